@@ -4,6 +4,7 @@ pub mod agent;
 pub mod clock;
 pub mod diagnostics;
 pub mod error;
+pub mod json;
 pub mod lines;
 pub mod session_id;
 pub mod settings;
