@@ -8,3 +8,4 @@ pub mod json;
 pub mod lines;
 pub mod session_id;
 pub mod settings;
+pub mod store;
