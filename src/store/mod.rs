@@ -143,8 +143,8 @@ impl Store {
     }
 
     /// Replaces the message `id` where it stands, or adds it at the end. `write` writes its JSON,
-    /// and is called again when others change the file meanwhile. With `durable`, it is on the
-    /// disk when this returns.
+    /// and is called again when others change the file meanwhile; it must not use the store. With
+    /// `durable`, it is on the disk when this returns.
     ///
     /// # Errors
     /// When the session's file cannot be read or written, or `write` fails. The file is then as

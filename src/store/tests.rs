@@ -353,6 +353,20 @@ mod session_files {
     }
 
     #[test]
+    fn memory_for_sessions_is_bounded() {
+        let fixture = Fixture::new();
+        let ids: Vec<_> =
+            (0..MAX_SESSIONS + 20).map(|id| SessionId::new(&format!("{id}")).unwrap()).collect();
+        let used = fixture.store.session(&ids[0]);
+        for id in &ids {
+            assert!(fixture.store.still_has(id, "1").unwrap());
+        }
+        let sessions = fixture.store.sessions.lock().unwrap();
+        assert_eq!(sessions.files.len(), MAX_SESSIONS);
+        assert!(Arc::ptr_eq(&sessions.files[&ids[0]].1, &used));
+    }
+
+    #[test]
     fn stale_temporary_files_are_gone_after_the_first_use() {
         let fixture = Fixture::with(lines(&["1"]));
         let stale = fixture.folder.path().join(".s.abcdefgh.tmp");
@@ -593,6 +607,7 @@ mod concurrency {
             ])
             .env(CHILD_FOLDER, folder)
             .env(CHILD_NAME, name)
+            .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap()
@@ -609,8 +624,10 @@ mod concurrency {
         if name == "live" {
             let live = store.mark_live(&SessionId::new("s").unwrap(), "answer");
             fs::write(Path::new(&folder).join("ready"), "").unwrap();
-            thread::sleep(Duration::from_secs(600));
+            // Until it is killed, or the test that started it is gone.
+            io::stdin().read_line(&mut String::new()).unwrap();
             drop(live);
+            return;
         }
         write_many(&store, &name);
     }
