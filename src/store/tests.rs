@@ -253,7 +253,7 @@ mod session_files {
     }
 
     #[test]
-    fn mode_and_links_of_a_replaced_file() {
+    fn a_replaced_file_keeps_its_mode() {
         let fixture = Fixture::with(lines(&["1"]));
         fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o640)).unwrap();
         fixture.put("1", "x");
@@ -661,7 +661,7 @@ mod concurrency {
         let fixture = Fixture::new();
         for round in 0..8 {
             let name = format!("killed{round}");
-            let before = fixture.path().exists().then(|| fixture.text()).unwrap_or_default();
+            let before = fs::read_to_string(fixture.path()).unwrap_or_default();
             let mut child = child(fixture.folder.path(), &name);
             let needle = format!("\"{name}-q{round}\"");
             until("the child writes", || {
