@@ -87,49 +87,51 @@ export const agent = (name, ...args) => ({
 export const textLine = (delta, more = {}) =>
   `${JSON.stringify({ event: 'agent', stream: 'assistant', data: { delta }, ...more })}\n`;
 
-/** An agent that writes what the test tells it to, when the test says so. */
+/** An agent that writes what the test tells it to, when the test says so. It dies with the test. */
 export async function puppet() {
   const path = join(temporaryFolder(), 'strings');
-  let connected;
+  const waiting = [];
+  const signals = [];
+  let connect;
   const connection = new Promise((resolve) => {
-    connected = resolve;
+    connect = resolve;
   });
-  const server = createServer((socket) => {
+  const strings = createServer((socket) => {
+    onEnd.push(() => socket.destroy());
     // The agent's end is cut whenever the agent dies.
     socket.on('error', () => {});
-    const replies = [];
-    const waiting = [];
-    createInterface({ input: socket }).on('line', (line) => {
-      const reply = JSON.parse(line);
-      if (reply.hello) connected({ socket, waiting, pid: reply.hello.pid });
-      else if (reply.signal) replies.push(reply.signal);
-      else waiting.shift()?.();
-    });
-    signals = replies;
+    createInterface({ input: socket })
+      .on('error', () => {})
+      .on('line', (line) => {
+        const { hello, signal } = JSON.parse(line);
+        if (hello) connect({ socket, pid: hello.pid });
+        else if (signal) signals.push(signal);
+        else waiting.shift()();
+      });
   });
-  let signals = [];
-  await new Promise((resolve) => server.listen(path, resolve));
-  onTestFinished(async () => {
-    server.close();
-    if (server.listening) return;
-    Promise.race([connection, Promise.resolve()]).then((it) => it?.socket.destroy());
-  });
-  const tell = async (command) => {
-    const { socket, waiting } = await connection;
-    const done = new Promise((resolve) => waiting.push(resolve));
+  const onEnd = [() => strings.close()];
+  onTestFinished(() => onEnd.forEach((end) => end()));
+  await new Promise((resolve) => strings.listen(path, resolve));
+
+  const send = async (command) => {
+    const { socket } = await connection;
     socket.write(`${JSON.stringify(command)}\n`);
-    if (!command.exit && !command.die) await done;
+  };
+  /** Resolves when the agent has done it. */
+  const tell = async (command) => {
+    const done = new Promise((resolve) => waiting.push(resolve));
+    await send(command);
+    await done;
   };
   return {
     agent: agent('does-as-told', path),
     pid: async () => (await connection).pid,
-    /** Resolves when all of it is in the pipe. */
     out: (text) => tell({ out: text }),
     err: (text) => tell({ err: text }),
     say: (...deltas) => tell({ out: deltas.map((delta) => textLine(delta)).join('') }),
-    exit: (code = 0) => tell({ exit: `${code}` }),
-    die: (signal) => tell({ die: signal }),
     ignore: (signal) => tell({ ignore: signal }),
+    exit: (code = 0) => send({ exit: `${code}` }),
+    die: (signal) => send({ die: signal }),
     signals: () => signals,
   };
 }
