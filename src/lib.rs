@@ -1,5 +1,9 @@
 //! Native run manager for agent chats.
 
+pub mod agent;
 pub mod clock;
+pub mod diagnostics;
 pub mod error;
+pub mod lines;
 pub mod session_id;
+pub mod settings;
