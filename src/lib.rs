@@ -6,5 +6,7 @@ pub mod diagnostics;
 pub mod error;
 pub mod json;
 pub mod lines;
+pub mod message;
+pub mod protocol;
 pub mod session_id;
 pub mod settings;
