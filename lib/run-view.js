@@ -167,7 +167,7 @@ class RunView {
       events: () => this.#events(),
     });
     // A run of another copy that was over when this one met it.
-    if (!isOwn && handle.isError !== null) this.#setOutcome();
+    if (handle.wasOver) this.#setOutcome();
   }
 
   get sessionId() {

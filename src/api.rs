@@ -3,6 +3,8 @@
 //! The public functions, their checks of types and the objects they return are JavaScript (`lib/`):
 //! errors and objects made here would belong to another realm in a test runner's sandbox.
 
+#![cfg_attr(test, expect(dead_code, reason = "what napi registers, it does not in unit tests"))]
+
 use crate::{
     agent::{Agent, Launch},
     batch::{Batch, Text},
@@ -16,9 +18,7 @@ use crate::{
     settings::{self, Settings},
     store::Store,
 };
-use napi::bindgen_prelude::{
-    Env, Function, FunctionRef, JsValue, Uint32ArraySlice,
-};
+use napi::bindgen_prelude::{Env, Function, FunctionRef, JsValue, Uint32ArraySlice};
 use napi_derive::napi;
 use std::{
     cell::{Cell, RefCell},
@@ -42,10 +42,9 @@ impl From<Error> for napi::Error<Code> {
     }
 }
 
-impl From<napi::Error> for napi::Error<Code> {
-    fn from(error: napi::Error) -> Self {
-        Self::new(Code("INTERNAL"), error.to_string())
-    }
+/// Node-API itself has failed.
+fn internal(error: napi::Error) -> napi::Error<Code> {
+    napi::Error::new(Code("INTERNAL"), error.to_string())
 }
 
 impl From<Code> for napi::Error<Code> {
@@ -156,9 +155,10 @@ impl Bell {
     #[napi(constructor)]
     pub fn new(env: Env, callback: Function<(), ()>, is_main_thread: bool) -> Result<Self> {
         // SAFETY: both are this call's own.
-        let doorbell = unsafe { Doorbell::new(env.raw(), callback.raw(), is_main_thread) }?;
+        let doorbell = unsafe { Doorbell::new(env.raw(), callback.raw(), is_main_thread) }
+            .map_err(internal)?;
         if is_main_thread {
-            watch_process_end(&env)?;
+            watch_process_end(&env).map_err(internal)?;
         }
         Ok(Self { doorbell })
     }
@@ -206,8 +206,8 @@ impl Bell {
     fn handle(&self, run: Arc<Run>, event: u64) -> RunHandle {
         let watcher: Arc<dyn Watcher> = Arc::clone(&self.doorbell) as _;
         run.watch(&watcher);
-        let cursor = run.look(|log, _| log.cursor_at(event));
-        RunHandle { run, cursor }
+        let (cursor, was_over) = run.look(|log, outcome| (log.cursor_at(event), outcome.is_some()));
+        RunHandle { run, cursor, was_over }
     }
 }
 
@@ -223,6 +223,8 @@ impl Drop for Bell {
 pub struct RunHandle {
     run: Arc<Run>,
     cursor: Cursor,
+    /// Whether the run was over, and the cursor at its end, when the handle was made.
+    was_over: bool,
 }
 
 /// Places in the array that [`RunHandle::pull`] fills, before the events' codes.
@@ -283,6 +285,12 @@ impl RunHandle {
         self.cursor.parts().reasoning.as_deref()
     }
 
+    /// Whether the run was over, and is read to its end, when this handle was made.
+    #[napi(getter)]
+    pub fn was_over(&self) -> bool {
+        self.was_over
+    }
+
     /// Whether the run ended in an error; null while it runs.
     #[napi(getter)]
     pub fn is_error(&self) -> Option<bool> {
@@ -304,7 +312,7 @@ impl RunHandle {
     /// A handle of its own on the same run, from its first event on.
     #[napi]
     pub fn replay(&self) -> Self {
-        Self { run: Arc::clone(&self.run), cursor: Cursor::default() }
+        Self { run: Arc::clone(&self.run), cursor: Cursor::default(), was_over: false }
     }
 
     /// Reads the next events, `limit` at most. Returns the text of the batch; `into` gets their
@@ -323,7 +331,7 @@ impl RunHandle {
         };
         let room = codes.len().min(limit as usize);
         BATCH.with_borrow_mut(|batch| {
-            let Self { run, cursor } = self;
+            let Self { run, cursor, .. } = self;
             let (count, state) = run.look(|log, outcome| {
                 let count = batch.fill(log, cursor, &mut codes[..room]);
                 let state = match cursor.next() < log.len() {
@@ -340,7 +348,7 @@ impl RunHandle {
                 Text::Utf8(text) => env.create_string(text),
                 Text::Utf16(text) => env.create_string_utf16(text),
             };
-            Ok(text?)
+            text.map_err(internal)
         })
     }
 
@@ -366,7 +374,7 @@ thread_local! {
 #[napi]
 pub fn persist_user_message(
     session_id: String,
-    id: Option<String>,
+    id: String,
     line: String,
     default_store_dir: String,
 ) -> Result<bool> {
@@ -374,7 +382,7 @@ pub fn persist_user_message(
     let store = Store::at(&store_dir(&settings::current(), &default_store_dir));
     let now = clock::now_ms();
     let line = format!("{line},\"timestamp\":\"{}\"}}", clock::iso(now));
-    let is_new = store.add_message(&session, id.as_deref(), line.as_bytes(), now)?;
+    let is_new = store.add_message(&session, &id, line.as_bytes(), now)?;
     if is_new {
         crate::runtime::runtime()?.spawn_blocking(move || {
             if let Err(error) = store.sync(&session) {
@@ -415,8 +423,11 @@ fn launch(values: StartValues) -> Launch {
     }
 }
 
+/// Ends all runs, as `process_end.js` is given it.
+type EndRuns<'env> = Function<'env, (), ()>;
+
 /// Begins or ends listening for the signals that would end the process at once.
-type ListenForSignals = FunctionRef<(bool,), ()>;
+type ListenForSignals = FunctionRef<bool, ()>;
 
 thread_local! {
     /// On the main thread, once [`watch_process_end`] has run.
@@ -429,14 +440,14 @@ fn watch_process_end(env: &Env) -> napi::Result<()> {
     if LISTEN.with_borrow(Option::is_some) {
         return Ok(());
     }
-    let install: Function<'_, (Function<'_, (), ()>,), Function<'_, (bool,), ()>> =
+    let install: Function<'_, EndRuns<'_>, Function<'_, bool, ()>> =
         env.run_script(include_str!("process_end.js"))?;
     let end_runs = env.create_function_from_closure::<(), (), _>("endRuns", |_| {
         registry::end_all();
         diagnostics::flush(FLUSH_AT_END);
         Ok(())
     })?;
-    let listen = install.call((end_runs,))?.create_ref()?;
+    let listen = install.call(end_runs)?.create_ref()?;
     LISTEN.set(Some(listen));
     Ok(())
 }
@@ -451,8 +462,7 @@ fn watch_signals(env: &Env) {
         if let Some(listen) = listen.as_ref().filter(|_| IS_LISTENING.get() != is_wanted) {
             IS_LISTENING.set(is_wanted);
             // Without a listener, the signals keep their default effect.
-            let _ = listen.borrow_back(env).and_then(|listen| listen.call((is_wanted,)));
+            let _ = listen.borrow_back(env).and_then(|listen| listen.call(is_wanted));
         }
     });
 }
-

@@ -7,7 +7,7 @@
 
 use crate::{
     event_log::{Cursor, EventLog, Kind},
-    json::JsonStr,
+    json::trusted,
 };
 use std::ops::ControlFlow;
 
@@ -94,7 +94,7 @@ impl Batch {
         }
         self.widen();
         let before = self.wide.len();
-        self.wide.extend(JsonStr::from_canonical(utf8(payload)).utf16_units());
+        trusted(utf8(payload)).write_utf16(&mut self.wide);
         self.wide.len() - before
     }
 

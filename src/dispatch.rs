@@ -76,8 +76,8 @@ impl Doorbell {
         let mut weak = ptr::null_mut();
         // SAFETY: `env` and `callback` are alive; `context` is given back by `forget`.
         unsafe {
-            let name = napi::Env::from_raw(env).create_string("active-runs")?;
-            let name = napi::JsValue::raw(&name);
+            let env_ref = napi::Env::from_raw(env);
+            let name = napi::JsValue::raw(&env_ref.create_string("active-runs")?);
             check(sys::napi_create_reference(env, callback, 0, &mut weak))?;
             let created = sys::napi_create_threadsafe_function(
                 env,
@@ -99,7 +99,11 @@ impl Doorbell {
             check(sys::napi_unref_threadsafe_function(env, raw))?;
             // Hooks run last in, first out: this one, which closes the bell, comes before the one
             // with which Node ends the thread-safe function itself (nodejs/node#55706).
-            check(sys::napi_add_env_cleanup_hook(env, Some(environment_ends), context.cast_mut().cast()))?;
+            check(sys::napi_add_env_cleanup_hook(
+                env,
+                Some(environment_ends),
+                context.cast_mut().cast(),
+            ))?;
         }
         bell.lock().function = Some(ThreadsafeFunction { raw, callback: weak, env });
         bells().push(Arc::downgrade(&bell));

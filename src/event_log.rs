@@ -7,7 +7,7 @@
 
 use crate::{
     json::JsonValue,
-    protocol::{EventSink, UiEvent},
+    protocol::{EventSink, Form, UiEvent},
 };
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -141,19 +141,19 @@ impl NewEntries {
         self.count += 1;
     }
 
-    fn push_json(&mut self, event: &UiEvent<'_>, values: &[&JsonValue]) {
+    fn push_json(&mut self, event: &UiEvent<'_>, value: Option<&JsonValue>) {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
-        if values.iter().all(|value| value.exact.is_none()) {
-            event.write_json(&mut scratch);
-            self.push(Kind::Json, &scratch);
-        } else {
+        if value.is_some_and(JsonValue::has_exact_form) {
             let mut json = Vec::new();
-            event.write_json(&mut json);
+            event.write_json(Form::Stringify, &mut json);
             write_number(json.len(), &mut scratch);
             scratch.extend_from_slice(&json);
-            event.write_exact_json(&mut scratch);
+            event.write_json(Form::Exact, &mut scratch);
             self.push(Kind::ExactJson, &scratch);
+        } else {
+            event.write_json(Form::Stringify, &mut scratch);
+            self.push(Kind::Json, &scratch);
         }
         scratch.shrink_to(KEPT_SCRATCH);
         self.scratch = scratch;
@@ -170,21 +170,23 @@ impl EventSink for NewEntries {
                 self.push(Kind::TextStart, id.as_bytes());
                 self.parts.text = Some((*id).into());
             }
-            UiEvent::TextDelta { delta, .. } => self.push(Kind::TextDelta, delta.as_bytes()),
+            UiEvent::TextDelta { delta, .. } => {
+                self.push(Kind::TextDelta, delta.as_str().as_bytes())
+            }
             UiEvent::TextEnd { .. } => self.push(Kind::TextEnd, b""),
             UiEvent::ReasoningStart { id } => {
                 self.push(Kind::ReasoningStart, id.as_bytes());
                 self.parts.reasoning = Some((*id).into());
             }
             UiEvent::ReasoningDelta { delta, .. } => {
-                self.push(Kind::ReasoningDelta, delta.as_bytes());
+                self.push(Kind::ReasoningDelta, delta.as_str().as_bytes());
             }
             UiEvent::ReasoningEnd { .. } => self.push(Kind::ReasoningEnd, b""),
-            UiEvent::ToolInputStart { .. } => self.push_json(&event, &[]),
+            UiEvent::ToolInputStart { .. } => self.push_json(&event, None),
             UiEvent::ToolInputAvailable { input: value, .. }
             | UiEvent::ToolOutputAvailable { output: value, .. }
             | UiEvent::ToolOutputError { error_text: value, .. } => {
-                self.push_json(&event, &[value]);
+                self.push_json(&event, Some(value));
             }
         }
     }
@@ -256,8 +258,7 @@ impl EventLog {
         let event = event.min(self.events);
         let block = self.blocks.partition_point(|block| block.first <= event).saturating_sub(1);
         let Some(found) = self.blocks.get(block) else { return Cursor::default() };
-        let mut cursor =
-            Cursor { next: found.first, block, offset: 0, parts: found.parts.clone() };
+        let mut cursor = Cursor { next: found.first, block, offset: 0, parts: found.parts.clone() };
         while cursor.next < event && self.step(&mut cursor).is_some() {}
         cursor
     }

@@ -143,14 +143,10 @@ impl Persistence {
     }
 }
 
-fn put(
-    store: &Store,
-    session: &SessionId,
-    message: &Message,
-    is_streaming: bool,
-) -> Result<()> {
+fn put(store: &Store, session: &SessionId, message: &Message, is_streaming: bool) -> Result<()> {
     let now = clock::now_ms();
     let timestamp = clock::iso(now);
-    let mut write = |out: &mut dyn std::io::Write| message.write_line(out, &timestamp, is_streaming);
+    let mut write =
+        |out: &mut dyn std::io::Write| message.write_line(out, &timestamp, is_streaming);
     store.put_message(session, message.id(), &mut write, !is_streaming, now)
 }

@@ -439,7 +439,7 @@ struct Fold<'a>(&'a mut NewEntries, &'a mut Message);
 
 impl EventSink for Fold<'_> {
     fn event(&mut self, event: UiEvent<'_>) {
-        self.1.fold(&event);
+        self.1.event(event);
         self.0.event(event);
     }
 }
@@ -448,7 +448,7 @@ impl Answer {
     fn new(run: &Arc<Run>, session_key: Option<String>) -> Self {
         Self {
             translator: Translator::new(session_key.map(String::into_boxed_str)),
-            message: Message::new(run.message_id.clone()),
+            message: Message::new(run.message_id.as_str()),
             new: NewEntries::default(),
             lines: LineCounts::default(),
             bytes: 0,

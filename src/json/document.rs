@@ -470,6 +470,11 @@ impl JsonValue {
     pub fn exact(&self) -> &str {
         self.exact.as_deref().unwrap_or(&self.text)
     }
+
+    /// Whether the two differ.
+    pub fn has_exact_form(&self) -> bool {
+        self.exact.is_some()
+    }
 }
 
 impl From<Value<'_>> for JsonValue {
