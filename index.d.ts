@@ -63,12 +63,11 @@ export interface AgentProcess {
    */
   readonly pid: number | undefined;
   /**
-   * Sends a signal to the agent's process group: to the agent and to what it has started.
-   *
-   * Unlike {@link abortRun} it does not follow up with SIGKILL.
+   * Sends a signal to the agent's process group: to the agent and to what it has started. Before the agent exists, the
+   * signal waits for it. Unlike {@link abortRun} it does not follow up with SIGKILL.
    *
    * @param signal A signal's name or number. @default "SIGTERM"
-   * @returns Whether there was a process to signal.
+   * @returns Whether there is a process to signal, or will be.
    */
   kill(signal?: `SIG${string}` | number): boolean;
 }
@@ -108,7 +107,7 @@ export interface AgentCommand {
    * an `agentSessionId` that is not given becomes nothing. @default []
    */
   args?: readonly string[];
-  /** Its working directory. @default the working directory of this process */
+  /** Its working directory, relative to that of this process. @default the working directory of this process */
   cwd?: string;
   /** Variables to add to `process.env` as it is at the call; `undefined` takes one away. @default {} */
   env?: Readonly<Record<string, string | undefined>>;

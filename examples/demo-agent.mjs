@@ -8,7 +8,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 const MAX_FILES = 20_000;
 const MAX_FILE_BYTES = 256 * 1024; // of a file that is searched
 const MAX_SEARCHED_BYTES = 64 * 1024 * 1024; // of all of them
-const NOT_ENTERED = new Set(['node_modules', 'target', 'dist']); // and folders that begin with a dot
+// Nor are folders that begin with a dot, and other file systems: reading a file of /proc may never end.
+const NOT_ENTERED = new Set(['node_modules', 'target', 'dist']);
 const STOP_WORDS = new Set(
   `a about all an and any are biggest changed contain contains contents could current directory does explain file files
   find folder folders for from give has have here how inside its largest last latest list look many most much newest not
@@ -51,28 +52,29 @@ async function call(name, args, tool) {
 async function listFiles(path) {
   const files = [];
   let folders = 0;
+  const { dev } = await stat(path);
   const waiting = [path];
   while (waiting.length > 0 && files.length < MAX_FILES) {
     const folder = waiting.shift();
-    // A folder that may not be read is passed over, but the one asked for has to be there.
-    const entries = await readdir(folder, { withFileTypes: true }).catch((error) => {
-      if (folder === path) throw error;
-      return [];
-    });
+    // A folder that may not be read is passed over.
+    const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
     for (const entry of entries.slice(0, MAX_FILES - files.length)) {
+      if (!entry.isDirectory() && !entry.isFile()) continue;
       const at = join(folder, entry.name);
-      if (entry.isDirectory()) {
+      const found = await stat(at).catch(() => null);
+      if (found?.dev !== dev) continue;
+      if (entry.isFile()) {
+        files.push({ path: at, bytes: found.size, modified: found.mtimeMs });
+      } else {
         folders += 1;
         if (!entry.name.startsWith('.') && !NOT_ENTERED.has(entry.name)) waiting.push(at);
-      } else if (entry.isFile()) {
-        const found = await stat(at).catch(() => null);
-        if (found) files.push({ path: at, bytes: found.size, modified: found.mtimeMs });
       }
     }
   }
   const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
-  const complete = waiting.length === 0;
-  const summary = `${complete ? '' : 'the first '}${count(files.length, 'file')} in ${count(folders, 'folder')}, ${size(bytes)}`;
+  const complete = files.length < MAX_FILES;
+  const first = complete ? '' : 'the first ';
+  const summary = `${first}${count(files.length, 'file')} in ${count(folders, 'folder')}, ${size(bytes)}`;
   const shown = files.slice(0, 40).map((file) => `${file.path}  ${size(file.bytes)}`);
   return { text: [summary, ...shown, ...(files.length > 40 ? ['…'] : [])].join('\n'), files, folders, bytes, complete };
 }
@@ -96,8 +98,9 @@ async function searchFiles(words, files) {
   // Where most of the words come together is the likeliest answer; the sort keeps the files' order otherwise.
   matches.sort((a, b) => b.words.length - a.words.length);
   const found = new Set(matches.map(({ path }) => path)).size;
+  const summary = `${count(matches.length, 'match', 'matches')} in ${count(found, 'file')}`;
   const shown = matches.slice(0, 40).map(({ path, line, text }) => (line ? `${path}:${line}: ${text}` : path));
-  return { text: [`${count(matches.length, 'match', 'matches')} in ${count(found, 'file')}`, ...shown].join('\n'), matches, found };
+  return { text: [summary, ...shown].join('\n'), matches, found };
 }
 
 async function readStart(path, lines) {
@@ -161,10 +164,9 @@ const name = `\`${basename(process.cwd()) || process.cwd()}\``;
 if (files.length === 0) {
   paragraphs.push(`I found no files in ${name}.`);
 } else {
-  const some = complete ? 'holds' : 'is large; I looked at';
-  paragraphs.push(
-    `${name} ${some} ${count(files.length, 'file')} in ${count(folders, 'folder')}, ${size(bytes)} together. The most common kinds are ${kinds(files)}.`,
-  );
+  const holds = complete ? 'holds' : 'is large. I looked at';
+  const amount = `${count(files.length, 'file')} in ${count(folders, 'folder')}, ${size(bytes)} together`;
+  paragraphs.push(`${name} ${holds} ${amount}. The most common kinds are ${kinds(files)}.`);
 }
 
 if (words.length > 0 && files.length > 0) {
