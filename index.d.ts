@@ -68,6 +68,7 @@ export interface AgentProcess {
    *
    * @param signal A signal's name or number. @default "SIGTERM"
    * @returns Whether there is a process to signal, or will be.
+   * @throws `INVALID_ARGUMENT` for an unknown signal.
    */
   kill(signal?: `SIG${string}` | number): boolean;
 }
@@ -80,11 +81,14 @@ export interface AgentProcess {
 export interface ActiveRun {
   readonly sessionId: string;
   readonly childProcess: AgentProcess;
-  /** All events so far. Each read makes a copy: keep it in a variable where it is needed twice. */
+  /**
+   * All events so far: one array, made when it is first asked for and kept up to date from then on, at the price of its
+   * memory. To be read, not changed.
+   */
   readonly eventBuffer: SseEvent[];
-  /** Who is subscribed, counted. Empty once the run has ended. */
-  readonly subscribers: { readonly size: number };
-  /** The message so far. Each read makes a copy. */
+  /** The callbacks that are subscribed, in the order in which they came. None once the run has ended. */
+  readonly subscribers: ReadonlySet<RunSubscriber>;
+  /** The message so far. Its arrays and its map are made anew at each read. */
   readonly accumulated: AccumulatedMessage;
   readonly status: RunStatus;
   /** When the run began, in milliseconds since 1970. */
@@ -146,7 +150,11 @@ export interface UserMessage {
   parts?: unknown[];
 }
 
-/** Settings of the whole process. A run keeps those that it was started with. */
+/**
+ * Settings of the whole process. A run keeps those that it was started with.
+ *
+ * Numbers are whole: times from 0 to 2147483647 ms, sizes from 1 byte on.
+ */
 export interface Settings {
   /** The folder of the session files. Made when it is first needed. @default "~/.openclaw/web-chat" */
   storeDir: string;
@@ -169,7 +177,10 @@ export interface Settings {
   maxStderrBytes: number;
 }
 
-/** The `code` of an error thrown by this package. */
+/**
+ * The `code` of an error thrown by this package's functions. Loading the package throws an error with the code
+ * `UNSUPPORTED_PLATFORM` where there is no binary for the platform.
+ */
 export type ErrorCode =
   /** An argument or setting has the wrong type or a value that is not allowed; the message begins with its name. */
   | "INVALID_ARGUMENT"
@@ -242,7 +253,7 @@ export function getActiveRun(sessionId: string): ActiveRun | undefined;
  *
  * @throws `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
  */
-export function persistUserMessage(sessionId: string, message: UserMessage): void;
+export function persistUserMessage(sessionId: string, msg: UserMessage): void;
 
 /**
  * Changes settings for the runs and messages to come.

@@ -27,15 +27,15 @@ import type {
   UserMessage,
 } from "active-runs";
 
-// What the TypeScript module declares. Of its child process the package keeps `pid` and `kill`, of its set of
-// subscribers the size.
+// What the TypeScript module declares. Of its child process the package keeps `pid` and `kill`, and its set of
+// subscribers is to be read.
 type ModuleEvent = Record<string, unknown> & { type: string };
 type ModuleSubscriber = (event: ModuleEvent | null) => void;
 type ModuleRun = {
   sessionId: string;
   childProcess: Pick<ChildProcess, "pid" | "kill">;
   eventBuffer: ModuleEvent[];
-  subscribers: Pick<Set<ModuleSubscriber>, "size">;
+  subscribers: ReadonlySet<ModuleSubscriber>;
   accumulated: {
     id: string;
     role: "assistant";
