@@ -19,6 +19,8 @@ function run(command, ...args) {
 const installed = join(root, 'node_modules', '.package-lock.json');
 const isNewer = (file, than) => statSync(file).mtimeMs > statSync(than).mtimeMs;
 if (!existsSync(installed) || isNewer(join(root, 'package-lock.json'), installed)) {
-  run('npm', 'ci', '--no-audit', '--no-fund');
+  // Not `npm ci`: it refuses a lock file made where the registry has no packages for other
+  // platforms (npm/cli#9846). `npm install` keeps to the locked versions as well.
+  run('npm', 'install', '--no-audit', '--no-fund');
 }
 run('npm', 'run', '--silent', 'build');

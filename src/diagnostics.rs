@@ -57,7 +57,7 @@ pub fn flush(patience: Duration) {
     let Some(writer) = Lazy::get(&WRITER).and_then(Option::as_ref) else { return };
     let (done, written) = sync_channel(1);
     if writer.try_send(Item::Flush(done)).is_ok() {
-        drop(written.recv_timeout(patience));
+        let _ = written.recv_timeout(patience);
     }
 }
 

@@ -17,6 +17,7 @@ enum Kind {
     InvalidArgument { argument: String, reason: String },
     InvalidSessionId { id: String, reason: &'static str },
     AlreadyRunning,
+    NoRuntime { cause: io::Error },
     Store { action: &'static str, path: PathBuf, cause: io::Error },
 }
 
@@ -36,6 +37,12 @@ impl Error {
         Self(Box::new(Kind::AlreadyRunning))
     }
 
+    /// The threads of the engine could not be started.
+    pub fn no_runtime(cause: &io::Error) -> Self {
+        let cause = cause.raw_os_error().map_or(cause.kind().into(), io::Error::from_raw_os_error);
+        Self(Box::new(Kind::NoRuntime { cause }))
+    }
+
     /// The store could not be read or written; `action` completes "failed to …".
     pub fn store(action: &'static str, path: impl Into<PathBuf>, cause: io::Error) -> Self {
         Self(Box::new(Kind::Store { action, path: path.into(), cause }))
@@ -47,6 +54,7 @@ impl Error {
             Kind::InvalidArgument { .. } => "INVALID_ARGUMENT",
             Kind::InvalidSessionId { .. } => "INVALID_SESSION_ID",
             Kind::AlreadyRunning => "RUN_ALREADY_ACTIVE",
+            Kind::NoRuntime { .. } => "NO_THREADS",
             Kind::Store { .. } => "STORE_FAILED",
         }
     }
@@ -54,7 +62,7 @@ impl Error {
     /// The operating system's error beneath this one, if there is one.
     pub fn io(&self) -> Option<&io::Error> {
         match &*self.0 {
-            Kind::Store { cause, .. } => Some(cause),
+            Kind::NoRuntime { cause } | Kind::Store { cause, .. } => Some(cause),
             _ => None,
         }
     }
@@ -70,6 +78,7 @@ impl fmt::Display for Error {
             }
             // The module's own words: callers of the module compare them.
             Kind::AlreadyRunning => f.write_str("Active run already exists for this session"),
+            Kind::NoRuntime { cause } => write!(f, "failed to start the engine's threads: {cause}"),
             Kind::Store { action, path, cause } => {
                 write!(f, "failed to {action} {}: {cause}", path.display())
             }

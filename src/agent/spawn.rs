@@ -8,7 +8,7 @@
 //! That signal is sent when the *thread* ends that made the child; this thread never ends.
 //! Other systems take the standard library's way.
 
-use super::command::AgentCommand;
+use super::command::{AgentCommand, Launch};
 use once_cell::sync::Lazy;
 use rustix::process::Pid;
 use std::{
@@ -75,7 +75,7 @@ fn error_name(number: i32) -> Option<&'static str> {
 }
 
 struct Job {
-    command: AgentCommand,
+    launch: Launch,
     reply: oneshot::Sender<Result<Spawned, SpawnError>>,
 }
 
@@ -83,12 +83,14 @@ struct Job {
 static SPAWNER: Lazy<io::Result<Mutex<Sender<Job>>>> = Lazy::new(|| {
     let (sender, jobs) = channel::<Job>();
     let spawner = move || {
-        for Job { command, reply } in jobs {
+        for Job { launch, reply } in jobs {
+            let command = launch.into_command();
             let spawned = spawn_here(&command).map_err(|cause| SpawnError::new(&command, cause));
             if let Err(Ok(Spawned { pid, .. })) = reply.send(spawned) {
                 // Nobody waits for it any more: an agent without an owner must not stay.
-                drop(rustix::process::kill_process_group(pid, rustix::process::Signal::KILL));
-                drop(rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()));
+                // Neither can fail for a child of ours that has not been reaped.
+                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+                let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
             }
         }
     };
@@ -96,16 +98,17 @@ static SPAWNER: Lazy<io::Result<Mutex<Sender<Job>>>> = Lazy::new(|| {
     Ok(Mutex::new(sender))
 });
 
-/// Starts `command` in a process group of its own, stdin closed, stdout and stderr as pipes.
-pub async fn spawn(command: AgentCommand) -> Result<Spawned, SpawnError> {
-    let failed = |cause| SpawnError::new(&command, cause);
+/// Finds the agent and starts it in a process group of its own, stdin closed, stdout and stderr as
+/// pipes.
+pub async fn spawn(launch: Launch) -> Result<Spawned, SpawnError> {
+    let failed = |cause| SpawnError { command: "agent".into(), cause };
     let sender = match &*SPAWNER {
         Ok(sender) => sender.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         Err(error) => return Err(failed(clone_error(error))),
     };
     let (reply, spawned) = oneshot::channel();
     let ended = || io::Error::other("the thread that starts agents has ended");
-    if sender.send(Job { command: command.clone(), reply }).is_err() {
+    if sender.send(Job { launch, reply }).is_err() {
         return Err(failed(ended()));
     }
     spawned.await.unwrap_or_else(|_| Err(failed(ended())))

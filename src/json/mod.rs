@@ -14,4 +14,5 @@ mod string;
 pub use document::{Document, JsonValue, NodeId, Scalar, Value};
 pub use rope::Rope;
 pub use scan::{Cursor, Invalid, RawStr, RawValue};
+pub(crate) use string::trusted;
 pub use string::{JsonStr, JsonString, is_white, trim};

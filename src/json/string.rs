@@ -27,7 +27,7 @@ pub struct JsonString(String);
 type Unit = Result<char, u16>;
 
 /// Calls text that is known to satisfy [`JsonStr`]'s invariant by its type.
-pub(super) fn trusted(text: &str) -> &JsonStr {
+pub(crate) fn trusted(text: &str) -> &JsonStr {
     // SAFETY: `JsonStr` is a transparent wrapper of `str`; layout and lifetime are the same.
     unsafe { &*(std::ptr::from_ref(text) as *const JsonStr) }
 }
@@ -68,16 +68,14 @@ impl JsonStr {
         self.units().map(|unit| unit.map_or(1, char::len_utf16)).sum()
     }
 
-    /// The string as JavaScript holds it.
-    pub fn to_utf16(&self) -> Vec<u16> {
-        let mut out = Vec::with_capacity(self.0.len());
+    /// Appends the string as JavaScript holds it.
+    pub fn write_utf16(&self, out: &mut Vec<u16>) {
         for unit in self.units() {
             match unit {
                 Ok(char) => out.extend_from_slice(char.encode_utf16(&mut [0; 2])),
                 Err(surrogate) => out.push(surrogate),
             }
         }
-        out
     }
 
     /// The string as text, `None` if it has lone surrogates.
@@ -391,7 +389,9 @@ mod tests {
     fn lengths_and_units_are_javascripts() {
         let text = json(r"aé🙂\n\ud800\\");
         assert_eq!(text.utf16_len(), 7);
-        assert_eq!(text.to_utf16(), [97, 0xe9, 0xd83d, 0xde42, 10, 0xd800, 92]);
+        let mut units = Vec::new();
+        text.write_utf16(&mut units);
+        assert_eq!(units, [97, 0xe9, 0xd83d, 0xde42, 10, 0xd800, 92]);
         assert_eq!(text.decode(), None);
         assert_eq!(text.to_string_lossy(), "aé🙂\n\u{fffd}\\");
         assert_eq!(json(r"a\n").decode().unwrap(), "a\n");

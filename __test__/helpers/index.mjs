@@ -1,0 +1,242 @@
+// What the tests share: stores of their own, agents, subscribers that remember, server processes.
+// Nothing here waits for a time; `until` waits for a condition and says which one never came.
+import { fork } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { it, onTestFinished } from 'vitest';
+import { isAddon, modulePath, runs } from './under-test.mjs';
+
+export { isAddon, modulePath, runs };
+
+/** A test of something the module cannot do; the baseline is not asked to. */
+export const better = isAddon ? it : it.skip;
+
+export async function until(condition, what) {
+  const deadline = Date.now() + 30_000;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > deadline) throw new Error(`it never came to pass that ${what}`);
+    await sleep(5);
+  }
+}
+
+export function temporaryFolder() {
+  const folder = mkdtempSync(join(tmpdir(), 'active-runs-test-'));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
+  return folder;
+}
+
+const DEFAULTS = {
+  persistIntervalMs: 2_000,
+  cleanupGraceMs: 30_000,
+  killAfterMs: 5_000,
+  pipeGraceMs: 2_000,
+  maxLineBytes: 64 << 20,
+  maxRunBytes: 512 << 20,
+  maxStderrBytes: 64 << 10,
+};
+
+/** A new, empty store, in force for the runs this test starts; other settings at their defaults. */
+export function useStore(settings = {}) {
+  const dir = temporaryFolder();
+  runs.configure({ ...DEFAULTS, storeDir: dir, ...settings });
+  return storeAt(settings.storeDir ?? dir);
+}
+
+export function storeAt(dir) {
+  const path = (sessionId) => join(dir, `${sessionId}.jsonl`);
+  const read = (sessionId) => (existsSync(path(sessionId)) ? readFileSync(path(sessionId), 'utf8') : '');
+  const indexPath = join(dir, 'index.json');
+  return {
+    dir,
+    path,
+    read,
+    messages: (sessionId) =>
+      read(sessionId)
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line)),
+    write: (sessionId, text) => writeFileSync(path(sessionId), text),
+    append: (sessionId, text) => appendFileSync(path(sessionId), text),
+    indexPath,
+    index: () => JSON.parse(readFileSync(indexPath, 'utf8')),
+    writeIndex: (index) => writeFileSync(indexPath, JSON.stringify(index, null, 2)),
+  };
+}
+
+export const newSession = () => randomUUID();
+
+// ── Agents ──
+
+export const agentPath = (name) => fileURLToPath(new URL(`../agents/${name}`, import.meta.url));
+
+/** A stand-in agent: a program of `agents/`, with these arguments. */
+export const agent = (name, ...args) => ({
+  command: process.execPath,
+  args: [agentPath(`${name}.mjs`), ...args.map(String)],
+});
+
+/** An agent line that says a piece of the answer. */
+export const textLine = (delta, more = {}) =>
+  `${JSON.stringify({ event: 'agent', stream: 'assistant', data: { delta }, ...more })}\n`;
+
+/** An agent that writes what the test tells it to, when the test says so. It dies with the test. */
+export async function puppet() {
+  const path = join(temporaryFolder(), 'strings');
+  const waiting = [];
+  const signals = [];
+  let connect;
+  const connection = new Promise((resolve) => {
+    connect = resolve;
+  });
+  const strings = createServer((socket) => {
+    onEnd.push(() => socket.destroy());
+    // The agent's end is cut whenever the agent dies.
+    socket.on('error', () => {});
+    createInterface({ input: socket })
+      .on('error', () => {})
+      .on('line', (line) => {
+        const { hello, signal } = JSON.parse(line);
+        if (hello) connect({ socket, pid: hello.pid });
+        else if (signal) signals.push(signal);
+        else waiting.shift()();
+      });
+  });
+  const onEnd = [() => strings.close()];
+  onTestFinished(() => onEnd.forEach((end) => end()));
+  await new Promise((resolve) => strings.listen(path, resolve));
+
+  const send = async (command) => {
+    const { socket } = await connection;
+    socket.write(`${JSON.stringify(command)}\n`);
+  };
+  /** Resolves when the agent has done it. */
+  const tell = async (command) => {
+    const done = new Promise((resolve) => waiting.push(resolve));
+    await send(command);
+    await done;
+  };
+  return {
+    agent: agent('does-as-told', path),
+    pid: async () => (await connection).pid,
+    out: (text) => tell({ out: text }),
+    err: (text) => tell({ err: text }),
+    say: (...deltas) => tell({ out: deltas.map((delta) => textLine(delta)).join('') }),
+    ignore: (signal) => tell({ ignore: signal }),
+    exit: (code = 0) => send({ exit: `${code}` }),
+    die: (signal) => send({ die: signal }),
+    signals: () => signals,
+  };
+}
+
+/** Starts a run of `agent` on a new session. */
+export function start(agentSpec, more = {}) {
+  const sessionId = more.sessionId ?? newSession();
+  const run = runs.startRun({ sessionId, message: 'a question', agent: agentSpec, ...more });
+  onTestFinished(() => {
+    if (runs.getActiveRun(sessionId)?.status === 'running') runs.abortRun(sessionId);
+  });
+  return { sessionId, run };
+}
+
+/** Subscribes and remembers every call. */
+export function listen(sessionId, options) {
+  const events = [];
+  let end;
+  const ended = new Promise((resolve) => {
+    end = resolve;
+  });
+  const listener = {
+    events,
+    ended,
+    text: () => textOf(events),
+    has: (text) => until(() => textOf(events).includes(text), `a subscriber read ${JSON.stringify(text)}`),
+  };
+  listener.callback = (event) => {
+    events.push(event);
+    if (event === null) end(events);
+  };
+  listener.unsubscribe = runs.subscribeToRun(sessionId, listener.callback, options);
+  return listener;
+}
+
+export const textOf = (events) =>
+  events
+    .filter((event) => event?.type === 'text-delta')
+    .map((event) => event.delta)
+    .join('');
+
+/** Starts a run, subscribes in the same tick, resolves at its end. */
+export async function play(agentSpec, more) {
+  const { sessionId, run } = start(agentSpec, more);
+  const listener = listen(sessionId, { replay: false });
+  await listener.ended;
+  return { sessionId, run, events: listener.events, text: listener.text() };
+}
+
+// ── Processes ──
+
+/** Whether a process of that number runs; one that has ended and waits for its parent does not. */
+export function isAlive(pid) {
+  try {
+    process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+  if (process.platform !== 'linux') return true;
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return !'ZX'.includes(stat[stat.lastIndexOf(')') + 2]);
+  } catch {
+    return false;
+  }
+}
+
+export const isDead = (pid) => until(() => !isAlive(pid), `process ${pid} ended`);
+
+/**
+ * A server process of its own, which runs `body({ runs, data, tell, hear, agent, … })`: for what can
+ * only be seen from outside. `body` is sent as text and sees nothing of the test but `data`.
+ */
+export function server(body, data = {}, { cwd, env, stderr = 'pipe', execArgv = [] } = {}) {
+  const program = fileURLToPath(new URL('./server.mjs', import.meta.url));
+  const child = fork(program, {
+    cwd,
+    execArgv,
+    env: { ...process.env, ...env, TEST_SERVER_BODY: `(${body})`, TEST_SERVER_DATA: JSON.stringify(data) },
+    stdio: ['ignore', 'inherit', stderr, 'ipc'],
+  });
+  onTestFinished(() => void child.kill('SIGKILL'));
+  const told = [];
+  let errors = '';
+  child.on('message', (message) => told.push(message));
+  child.stderr?.setEncoding('utf8').on('data', (text) => {
+    errors += text;
+  });
+  const exited = new Promise((resolve) => {
+    child.on('close', (code, signal) => resolve({ code, signal }));
+  });
+  let ended = false;
+  exited.then(() => {
+    ended = true;
+  });
+  return {
+    child,
+    exited,
+    stderr: () => errors,
+    send: (message) => child.send(message),
+    /** The next message that the server tells. */
+    told: async () => {
+      await until(() => told.length > 0 || ended, `a server told something; its stderr: ${errors}`);
+      if (told.length === 0) throw new Error(`a server ended without a word; its stderr: ${errors}`);
+      return told.shift();
+    },
+  };
+}

@@ -1,0 +1,136 @@
+// Worker threads: each has its own JavaScript, all share the process's runs.
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { expect, it, onTestFinished } from 'vitest';
+import { agent, isDead, listen, newSession, play, puppet, runs, server, start, until, useStore } from './helpers/index.mjs';
+
+function startWorker(workerData, options) {
+  const worker = new Worker(new URL('helpers/starts-a-run-in-a-worker.mjs', import.meta.url), { workerData, ...options });
+  const heard = [];
+  worker.on('message', (event) => heard.push(event));
+  onTestFinished(() => void worker.terminate());
+  return { worker, heard };
+}
+const texts = (events) => events.map((event) => event?.delta ?? '').join('');
+
+it('a worker starts a run, and hears it', async () => {
+  const store = useStore();
+  const sessionId = newSession();
+  const { heard } = startWorker({ sessionId, agent: agent('says', 'a', 'b') });
+  await until(() => heard.includes(null), 'the worker heard the end');
+  expect(texts(heard)).toBe('ab');
+  expect(store.messages(sessionId)).toMatchObject([{ content: 'ab' }]);
+});
+
+it('the main thread hears a run that a worker started, and can stop it', async () => {
+  useStore();
+  const sessionId = newSession();
+  const { heard } = startWorker({ sessionId, agent: agent('says-and-waits', 'x') });
+  await until(() => texts(heard) === 'x', 'the worker heard the start');
+  expect(runs.hasActiveRun(sessionId)).toBe(true);
+  const listener = listen(sessionId);
+  expect(listener.text()).toBe('x');
+  expect(() => start(agent('says'), { sessionId })).toThrow('Active run already exists for this session');
+  expect(runs.abortRun(sessionId)).toBe(true);
+  await listener.ended;
+  await until(() => heard.includes(null), 'the worker heard the end');
+  expect(heard).toEqual(listener.events);
+});
+
+it("the agent of a worker's run gets the worker's environment", async () => {
+  useStore();
+  const env = { ...process.env, TEST_MARK: 'of the worker' };
+  const { heard } = startWorker({ sessionId: newSession(), agent: agent('tells-how-it-was-started') }, { env });
+  await until(() => heard.includes(null), 'the worker heard the end');
+  expect(JSON.parse(texts(heard)).env.TEST_MARK).toBe('of the worker');
+  expect(process.env.TEST_MARK).toBe(undefined);
+});
+
+it('a worker terminated in mid-run takes neither the run nor the process with it', async () => {
+  const store = useStore();
+  const told = await puppet();
+  const sessionId = newSession();
+  const { worker, heard } = startWorker({ sessionId, agent: told.agent });
+  await told.say('one ');
+  await until(() => texts(heard) === 'one ', 'the worker heard it');
+  const listener = listen(sessionId, { replay: false });
+  await worker.terminate();
+  await told.say('two');
+  await told.exit();
+  await listener.ended;
+  expect(listener.text()).toBe('two');
+  expect(runs.getActiveRun(sessionId)).toMatchObject({ status: 'completed', exitCode: 0 });
+  expect(texts(runs.getActiveRun(sessionId).eventBuffer)).toBe('one two');
+  expect(store.messages(sessionId)).toMatchObject([{ content: 'one two' }]);
+  const late = listen(sessionId);
+  expect(late.text()).toBe('one two');
+});
+
+it('a worker terminated while events pour into it leaves the others undisturbed', async () => {
+  useStore();
+  const { sessionId } = start(agent('floods', 100_000));
+  const listener = listen(sessionId, { replay: false });
+  for (let n = 0; n < 5; n += 1) {
+    const worker = new Worker(new URL('helpers/listens-in-a-worker.mjs', import.meta.url), { workerData: { sessionId } });
+    await Promise.race([once(worker, 'message'), once(worker, 'exit')]);
+    await worker.terminate();
+  }
+  await listener.ended;
+  expect(listener.events).toHaveLength(100_003);
+  expect(listener.text() === Array.from({ length: 100_000 }, (_, n) => `${n} `).join('')).toBe(true);
+});
+
+it('a worker that called process.exit in mid-run leaves the run running', async () => {
+  useStore();
+  const told = await puppet();
+  const sessionId = newSession();
+  const { worker, heard } = startWorker({ sessionId, agent: told.agent, exitOn: 'one' });
+  await told.say('one');
+  await until(() => heard.length > 0, 'the worker heard it');
+  if (worker.threadId !== -1) await once(worker, 'exit');
+  expect(runs.hasActiveRun(sessionId)).toBe(true);
+  const listener = listen(sessionId);
+  await told.say(' two');
+  await told.exit();
+  await listener.ended;
+  expect(listener.text()).toBe('one two');
+});
+
+it('a process whose worker started a run ends the agent when it ends', async () => {
+  const store = useStore();
+  const told = await puppet();
+  const host = server(
+    async ({ data, tell, modulePath }) => {
+      const { Worker } = process.getBuiltinModule('node:worker_threads');
+      const program = `
+        const { runs, data } = { runs: require(${JSON.stringify(modulePath)}), data: ${JSON.stringify(data)} };
+        runs.startRun({ sessionId: 's', message: 'm', agent: data.agent });
+        runs.subscribeToRun('s', (event) => {
+          if (event && event.delta) require('node:worker_threads').parentPort.postMessage('heard');
+        });
+      `;
+      const worker = new Worker(program, { eval: true });
+      worker.on('message', async () => {
+        await tell('heard');
+        process.exit(0);
+      });
+    },
+    { settings: { storeDir: store.dir }, agent: told.agent },
+  );
+  await told.say('half');
+  expect(await host.told()).toBe('heard');
+  expect(await host.exited).toEqual({ code: 0, signal: null });
+  await isDead(await told.pid());
+  expect(store.messages('s')).toMatchObject([{ content: 'half' }]);
+  expect(store.read('s')).not.toContain('_streaming');
+});
+
+it('workers come and go without a trace', async () => {
+  useStore();
+  for (let n = 0; n < 5; n += 1) {
+    const { worker, heard } = startWorker({ sessionId: newSession(), agent: agent('says', 'x'), exitOn: null });
+    await until(() => heard.includes(null), 'the worker heard the end');
+    expect(await worker.terminate()).toBe(1);
+  }
+  expect((await play(agent('says', 'still here'))).text).toBe('still here');
+});

@@ -1,0 +1,95 @@
+'use strict';
+
+// The object that `startRun` and `getActiveRun` return: the run as this copy of the JavaScript has
+// been told of it. Its fields change between ticks of the event loop, never within one.
+
+const { constants } = require('node:os');
+const { invalidArgument } = require('./errors.js');
+
+/** The agent's process. */
+class AgentProcess {
+  #handle;
+
+  constructor(handle) {
+    this.#handle = handle;
+  }
+
+  get pid() {
+    return this.#handle.pid ?? undefined;
+  }
+
+  kill(signal = 'SIGTERM') {
+    const number = typeof signal === 'number' ? signal : constants.signals[signal];
+    if (!Number.isInteger(number) || number < 0) {
+      throw invalidArgument('signal', `${String(signal)} is unknown`);
+    }
+    return this.#handle.kill(number);
+  }
+}
+
+/** The message so far, derived from the events when it is asked for. */
+class AccumulatedMessage {
+  #events;
+
+  constructor(id, events) {
+    this.id = id;
+    this.role = 'assistant';
+    this.#events = events;
+  }
+
+  get textParts() {
+    return this.#deltas('text-delta', '');
+  }
+
+  /** Without the status lines ("Preparing response..."), whose parts have other ids. */
+  get reasoningParts() {
+    return this.#deltas('reasoning-delta', 'reasoning-');
+  }
+
+  get toolCalls() {
+    const calls = new Map();
+    for (const event of this.#events()) {
+      const { type, toolCallId } = event;
+      if (type === 'tool-input-available') {
+        calls.set(toolCallId, { toolName: event.toolName, args: event.input });
+      } else if (type === 'tool-output-available' && calls.has(toolCallId)) {
+        calls.get(toolCallId).output = event.output;
+      } else if (type === 'tool-output-error' && calls.has(toolCallId)) {
+        calls.get(toolCallId).errorText = event.errorText;
+      }
+    }
+    return calls;
+  }
+
+  #deltas(type, idPrefix) {
+    const deltas = [];
+    for (const event of this.#events()) {
+      if (event.type === type && event.id.startsWith(idPrefix)) deltas.push(event.delta);
+    }
+    return deltas;
+  }
+}
+
+class ActiveRun {
+  #events;
+
+  constructor({ handle, subscribers, abort, events }) {
+    this.#events = events;
+    this.sessionId = handle.sessionId;
+    this.childProcess = new AgentProcess(handle);
+    this.subscribers = subscribers;
+    this.accumulated = new AccumulatedMessage(handle.messageId, events);
+    this.status = 'running';
+    this.startedAt = handle.startedAt;
+    this.exitCode = null;
+    this.abortController = new AbortController();
+    this.abortController.signal.addEventListener('abort', abort, { once: true });
+  }
+
+  /** All events so far. Made when first asked for, kept up to date from then on. */
+  get eventBuffer() {
+    return this.#events();
+  }
+}
+
+module.exports = { ActiveRun };

@@ -1,0 +1,20 @@
+'use strict';
+
+// Errors are made here and not natively: in a test runner's sandbox, a native error is of another
+// realm, and `instanceof Error` would be false.
+
+/** An argument cannot be used. `name` is its name in the public API. */
+function invalidArgument(name, reason) {
+  return Object.assign(new Error(`${name}: ${reason}`), { code: 'INVALID_ARGUMENT' });
+}
+
+/** Calls the native part; what it throws is thrown on as an error of this realm. */
+function callNative(call) {
+  try {
+    return call();
+  } catch (error) {
+    throw Object.assign(new Error(error.message), { code: error.code });
+  }
+}
+
+module.exports = { invalidArgument, callNative };

@@ -1,0 +1,103 @@
+'use strict';
+
+// What one realm's copies of this package share: the bell that wakes them, and their views of runs.
+
+const { isMainThread } = require('node:worker_threads');
+const { setImmediate } = require('node:timers');
+const { performance } = require('node:perf_hooks');
+const binding = require('./binding.js');
+const { callNative } = require('./errors.js');
+const { RunView } = require('./run-view.js');
+
+/** How long the delivery of events may hold the event loop before it lets others run, in ms. */
+const BUDGET_MS = 2;
+
+class Hub {
+  /** Session id → view, of every run this realm has met and whose grace period is not over. */
+  #views = new Map();
+  /** Views with news, in the order in which it came. */
+  #pending = new Set();
+  #byRun = new Map();
+  #isScheduled = false;
+  #bell = new binding.Bell(() => this.#onBell(), isMainThread);
+  /** Views for which the process is kept alive. */
+  #held = new Set();
+
+  /** Starts a run. Throws when the session's run is running, natively or as seen from here. */
+  start(values) {
+    if (this.#views.get(values.sessionId)?.activeRun.status === 'running') {
+      const error = new Error('Active run already exists for this session');
+      throw Object.assign(error, { code: 'RUN_ALREADY_ACTIVE' });
+    }
+    return this.#show(callNative(() => this.#bell.start(values)), true);
+  }
+
+  /** The view of the session's run, of whichever copy or thread started it. */
+  find(sessionId) {
+    const view = this.#views.get(sessionId);
+    // While it is running as seen from here, no other run can have taken its place.
+    if (view?.activeRun.status === 'running') return view;
+    const handle = callNative(() => this.#bell.find(sessionId));
+    if (view && (!handle || handle.id === view.id)) return view;
+    return handle ? this.#show(handle, false) : undefined;
+  }
+
+  #show(handle, isOwn) {
+    const view = new RunView(handle, isOwn, (needed) => this.#hold(view, needed));
+    this.#views.set(view.sessionId, view);
+    this.#byRun.set(view.id, view);
+    view.updateHold();
+    return view;
+  }
+
+  #hold(view, needed) {
+    if (needed) this.#held.add(view);
+    else this.#held.delete(view);
+    this.#bell.hold(this.#held.size > 0);
+  }
+
+  #onBell() {
+    for (const id of this.#bell.take()) {
+      const view = this.#byRun.get(id) ?? this.#adopt(id);
+      if (view) this.#pending.add(view);
+    }
+    if (!this.#isScheduled) this.#deliver();
+  }
+
+  /** A run whose thread has ended: this copy keeps the process alive for it now. */
+  #adopt(id) {
+    const handle = this.#bell.adopt(id);
+    return handle ? this.#show(handle, true) : undefined;
+  }
+
+  #deliver() {
+    this.#isScheduled = false;
+    const until = performance.now() + BUDGET_MS;
+    for (const view of this.#pending) {
+      this.#pending.delete(view);
+      // To the end of the line while it has more, so that runs take turns.
+      if (view.deliver()) this.#pending.add(view);
+      if (view.hasLeft) this.#drop(view);
+      if (performance.now() > until) break;
+    }
+    if (this.#pending.size > 0 && !this.#isScheduled) {
+      this.#isScheduled = true;
+      setImmediate(() => this.#deliver());
+    }
+  }
+
+  #drop(view) {
+    this.#byRun.delete(view.id);
+    if (this.#views.get(view.sessionId) === view) this.#views.delete(view.sessionId);
+  }
+}
+
+// One for each realm, on its global object: a hot reload runs this file again.
+const KEY = Symbol.for('active-runs.hub.1');
+
+function getHub() {
+  globalThis[KEY] ??= new Hub();
+  return globalThis[KEY];
+}
+
+module.exports = { getHub };

@@ -1,0 +1,95 @@
+'use strict';
+
+const { resolve } = require('node:path');
+const {
+  checkFunction,
+  checkKeys,
+  checkObject,
+  checkOptionalString,
+  checkString,
+  checkStrings,
+} = require('./arguments.js');
+const { invalidArgument } = require('./errors.js');
+const { getHub } = require('./hub.js');
+const { defaultStoreDir } = require('./settings.js');
+
+function startRun(params) {
+  checkObject('params', params);
+  const hub = getHub();
+  const sessionId = checkString('sessionId', params.sessionId);
+  const { agent, env } = readAgent(params.agent);
+  const values = {
+    sessionId,
+    message: checkString('message', params.message, { nul: false }),
+    agentSessionId: checkOptionalString('agentSessionId', params.agentSessionId, { nul: false }),
+    agent,
+    env,
+    cwd: process.cwd(),
+    defaultStoreDir,
+  };
+  return hub.start(values).activeRun;
+}
+
+function subscribeToRun(sessionId, callback, options) {
+  checkString('sessionId', sessionId);
+  checkFunction('callback', callback);
+  if (options !== undefined && options !== null) checkObject('options', options);
+  const view = getHub().find(sessionId);
+  return view ? view.subscribe(callback, options?.replay ?? true) : null;
+}
+
+function abortRun(sessionId) {
+  checkString('sessionId', sessionId);
+  const view = getHub().find(sessionId);
+  if (view?.activeRun.status !== 'running') return false;
+  view.abort();
+  return true;
+}
+
+function hasActiveRun(sessionId) {
+  checkString('sessionId', sessionId);
+  return getHub().find(sessionId)?.activeRun.status === 'running';
+}
+
+function getActiveRun(sessionId) {
+  checkString('sessionId', sessionId);
+  return getHub().find(sessionId)?.activeRun;
+}
+
+function readAgent(agent) {
+  if (agent === undefined || agent === null) return { env: environment(process.env) };
+  checkObject('agent', agent);
+  checkKeys('agent', agent, ['command', 'args', 'cwd', 'env']);
+  if (checkString('agent.command', agent.command, { nul: false }) === '') {
+    throw invalidArgument('agent.command', 'is empty');
+  }
+  const cwd = checkOptionalString('agent.cwd', agent.cwd, { nul: false });
+  const own = {
+    command: agent.command,
+    args: checkStrings('agent.args', agent.args ?? []),
+    cwd: cwd === undefined ? undefined : resolve(cwd),
+  };
+  return { agent: own, env: environment(process.env, agent.env) };
+}
+
+/** The environment as one text, `KEY=value` each ended by a NUL: one string crosses quickly. */
+function environment(inherited, added) {
+  let text = '';
+  if (added === undefined || added === null) {
+    for (const key in inherited) text += `${key}=${inherited[key]}\0`;
+    return text;
+  }
+  for (const [key, value] of Object.entries(checkObject('agent.env', added))) {
+    if (key === '' || key.includes('=') || key.includes('\0')) {
+      throw invalidArgument('agent.env', `${JSON.stringify(key)} is no name of a variable`);
+    }
+    if (value !== undefined) checkString(`agent.env.${key}`, value, { nul: false });
+  }
+  const merged = { ...inherited, ...added };
+  for (const key in merged) {
+    if (merged[key] !== undefined) text += `${key}=${merged[key]}\0`;
+  }
+  return text;
+}
+
+module.exports = { startRun, subscribeToRun, abortRun, hasActiveRun, getActiveRun };

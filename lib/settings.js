@@ -1,0 +1,56 @@
+'use strict';
+
+const { homedir } = require('node:os');
+const { join, resolve } = require('node:path');
+const { checkKeys, checkObject, checkString } = require('./arguments.js');
+const binding = require('./binding.js');
+const { invalidArgument } = require('./errors.js');
+
+/** The store until one is configured. */
+const defaultStoreDir = join(homedir(), '.openclaw', 'web-chat');
+
+// Node's own timers go no further.
+const LONGEST_MS = 2 ** 31 - 1;
+
+// The most that a setting may be; the least is 0 milliseconds and 1 byte.
+const MILLISECONDS = {
+  persistIntervalMs: LONGEST_MS,
+  cleanupGraceMs: LONGEST_MS,
+  killAfterMs: LONGEST_MS,
+  pipeGraceMs: LONGEST_MS,
+};
+const BYTES = {
+  // V8's strings are no longer.
+  maxLineBytes: 2 ** 29 - 24,
+  maxRunBytes: 2 ** 40,
+  maxStderrBytes: 2 ** 30,
+};
+const KEYS = ['storeDir', ...Object.keys(MILLISECONDS), ...Object.keys(BYTES)];
+
+function checkInteger(name, value, least, most) {
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw invalidArgument(name, `must be a whole number from ${least} to ${most}, not ${String(value)}`);
+  }
+}
+
+function configure(settings = {}) {
+  checkObject('settings', settings);
+  checkKeys('settings', settings, KEYS);
+  const change = {};
+  for (const [key, value] of Object.entries(settings)) {
+    if (value === undefined) continue;
+    const name = `settings.${key}`;
+    if (key === 'storeDir') {
+      if (checkString(name, value, { nul: false }) === '') throw invalidArgument(name, 'is empty');
+      change.storeDir = resolve(value);
+    } else {
+      if (key in MILLISECONDS) checkInteger(name, value, 0, MILLISECONDS[key]);
+      else checkInteger(name, value, 1, BYTES[key]);
+      change[key] = value;
+    }
+  }
+  const { storeDir = defaultStoreDir, ...numbers } = binding.configure(change);
+  return { storeDir, ...numbers };
+}
+
+module.exports = { configure, defaultStoreDir };

@@ -1,0 +1,143 @@
+//! The form in which events cross into JavaScript: one string for a batch, and a number for each
+//! event that says its kind and how much of the string is its own.
+//!
+//! Making one string and cutting it costs JavaScript a few nanoseconds an event, making objects from
+//! here several hundred. Deltas come decoded; part starts and rare events as JSON for `JSON.parse`.
+//! Knows the log, not Node.
+
+use crate::{
+    event_log::{Cursor, EventLog, Kind},
+    json::trusted,
+};
+use std::ops::ControlFlow;
+
+/// A batch ends when its text has this many UTF-16 units: a delta that JavaScript keeps may be a
+/// slice that keeps the whole batch's string.
+const TEXT_UNITS: usize = 32 * 1024;
+/// An event longer than this makes a batch of its own.
+const ALONE_BYTES: usize = 16 * 1024;
+
+/// The text of a batch in the narrowest form that holds it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Text<'a> {
+    /// ASCII.
+    Ascii(&'a [u8]),
+    /// One big event.
+    Utf8(&'a str),
+    /// UTF-16, perhaps with lone surrogates.
+    Utf16(&'a [u16]),
+}
+
+/// Buffers for batches, used again and again.
+#[derive(Debug, Default)]
+pub struct Batch {
+    narrow: Vec<u8>,
+    wide: Vec<u16>,
+    is_wide: bool,
+    is_utf8: bool,
+}
+
+impl Batch {
+    /// Reads events from the cursor on: as many as `codes` has room for, or fewer, when they are
+    /// long. Each gets a code, `units << 3 | kind`, where `units` is the length of its text in UTF-16
+    /// units and `kind` is that of [`Kind`] (starts and JSON events: [`Kind::Json`]). Returns how
+    /// many were read.
+    pub fn fill(&mut self, log: &EventLog, cursor: &mut Cursor, codes: &mut [u32]) -> usize {
+        *self = Self {
+            narrow: reuse(std::mem::take(&mut self.narrow)),
+            wide: reuse(std::mem::take(&mut self.wide)),
+            ..Self::default()
+        };
+        let mut count = 0;
+        log.read(cursor, |entry, parts| {
+            let is_long = entry.payload.len() > ALONE_BYTES;
+            let is_full = self.narrow.len().max(self.wide.len()) > TEXT_UNITS;
+            if count == codes.len() || self.is_utf8 || count > 0 && (is_long || is_full) {
+                return ControlFlow::Break(());
+            }
+            let (kind, units) = match entry.kind {
+                Kind::TextDelta | Kind::ReasoningDelta => {
+                    (entry.kind, self.push_delta(entry.payload))
+                }
+                Kind::TextEnd | Kind::ReasoningEnd => (entry.kind, 0),
+                Kind::Json | Kind::ExactJson => {
+                    (Kind::Json, self.push_json(entry.json_forms().1, is_long))
+                }
+                Kind::TextStart | Kind::ReasoningStart => {
+                    let mut json = Vec::new();
+                    entry.write_json(parts, &mut json);
+                    (Kind::Json, self.push_json(&json, false))
+                }
+            };
+            codes[count] = (units << 3) as u32 | kind as u32;
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        count
+    }
+
+    /// The text of the batch read last.
+    pub fn text(&self) -> Text<'_> {
+        if self.is_wide {
+            Text::Utf16(&self.wide)
+        } else if self.is_utf8 {
+            Text::Utf8(utf8(&self.narrow))
+        } else {
+            Text::Ascii(&self.narrow)
+        }
+    }
+
+    fn push_delta(&mut self, payload: &[u8]) -> usize {
+        let is_plain = payload.is_ascii() && memchr::memchr(b'\\', payload).is_none();
+        if is_plain {
+            return self.push_ascii(payload);
+        }
+        self.widen();
+        let before = self.wide.len();
+        trusted(utf8(payload)).write_utf16(&mut self.wide);
+        self.wide.len() - before
+    }
+
+    fn push_json(&mut self, json: &[u8], is_long: bool) -> usize {
+        if json.is_ascii() {
+            return self.push_ascii(json);
+        }
+        let text = utf8(json);
+        if is_long {
+            self.is_utf8 = true;
+            self.narrow.extend_from_slice(json);
+            return text.chars().map(char::len_utf16).sum();
+        }
+        self.widen();
+        let before = self.wide.len();
+        self.wide.extend(text.encode_utf16());
+        self.wide.len() - before
+    }
+
+    fn push_ascii(&mut self, text: &[u8]) -> usize {
+        match self.is_wide {
+            true => self.wide.extend(text.iter().map(|&byte| u16::from(byte))),
+            false => self.narrow.extend_from_slice(text),
+        }
+        text.len()
+    }
+
+    fn widen(&mut self) {
+        if !self.is_wide {
+            self.is_wide = true;
+            self.wide.extend(self.narrow.iter().map(|&byte| u16::from(byte)));
+        }
+    }
+}
+
+/// Empties a buffer; one that a big event made grow is given back.
+fn reuse<T>(mut buffer: Vec<T>) -> Vec<T> {
+    buffer.clear();
+    buffer.shrink_to(4 * TEXT_UNITS);
+    buffer
+}
+
+fn utf8(payload: &[u8]) -> &str {
+    // The log is written from `str`s only, and an entry is never cut.
+    std::str::from_utf8(payload).unwrap_or_default()
+}

@@ -1,0 +1,294 @@
+//! The one way into JavaScript: a doorbell for each copy of the JavaScript that has runs to watch.
+//!
+//! The thread-safe function carries nothing. It says that there is something to fetch, once until it
+//! is answered; what there is lies in the runs' logs, so a slow JavaScript thread costs a cursor and
+//! not a queue, and nothing is lost or leaked when a thread ends. It knows nothing of what a run is
+//! made of. Written on Node-API itself: it needs a weak reference to its callback (a Jest realm or a
+//! hot-reloaded copy must stay collectable) and to hold the event loop only while a run is running.
+
+use crate::{
+    registry,
+    run::{Run, Watcher},
+};
+use napi::sys;
+use once_cell::sync::Lazy;
+use std::{
+    ffi::c_void,
+    ptr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+/// Wakes one copy of the JavaScript on its own thread.
+pub struct Doorbell {
+    state: Mutex<State>,
+    is_main_thread: bool,
+}
+
+struct State {
+    /// None once the environment has ended or the JavaScript was collected.
+    function: Option<ThreadsafeFunction>,
+    /// Runs with news, in the order in which it came.
+    ready: Vec<u32>,
+    /// Rung, and not answered yet.
+    is_rung: bool,
+    /// Runs that this copy started: it keeps the process alive for them.
+    owned: Vec<u32>,
+    /// Whether it keeps the event loop, and its own callback, alive.
+    is_held: bool,
+}
+
+struct ThreadsafeFunction {
+    raw: sys::napi_threadsafe_function,
+    /// Of the JavaScript function to call; counts 0 while the bell is not held, so that it may be
+    /// collected.
+    callback: sys::napi_ref,
+    env: sys::napi_env,
+}
+
+// SAFETY: `raw` may be called from any thread as long as it is not released, which the lock around
+// it sees to; `callback` and `env` are used on the thread of `env` only.
+unsafe impl Send for ThreadsafeFunction {}
+
+/// Every bell of the process that may still be open.
+static BELLS: Lazy<Mutex<Vec<Weak<Doorbell>>>> = Lazy::new(Mutex::default);
+
+impl Doorbell {
+    /// A bell that calls `callback` (without arguments) on the thread of `env`. It keeps neither the
+    /// callback nor the event loop alive before [`Doorbell::hold`].
+    ///
+    /// # Safety
+    /// To be called on the thread of `env`, with a function of it.
+    pub unsafe fn new(
+        env: sys::napi_env,
+        callback: sys::napi_value,
+        is_main_thread: bool,
+    ) -> napi::Result<Arc<Self>> {
+        let state = State {
+            function: None,
+            ready: Vec::new(),
+            is_rung: false,
+            owned: Vec::new(),
+            is_held: false,
+        };
+        let bell = Arc::new(Self { state: Mutex::new(state), is_main_thread });
+        let context = Weak::into_raw(Arc::downgrade(&bell));
+        let mut raw = ptr::null_mut();
+        let mut weak = ptr::null_mut();
+        // SAFETY: `env` and `callback` are alive; `context` is given back by `forget`.
+        unsafe {
+            let env_ref = napi::Env::from_raw(env);
+            let name = napi::JsValue::raw(&env_ref.create_string("active-runs")?);
+            check(sys::napi_create_reference(env, callback, 0, &mut weak))?;
+            let created = sys::napi_create_threadsafe_function(
+                env,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                name,
+                1,
+                1,
+                context.cast_mut().cast(),
+                Some(forget),
+                context.cast_mut().cast(),
+                Some(answer),
+                &mut raw,
+            );
+            if let Err(error) = check(created) {
+                drop(Weak::from_raw(context));
+                return Err(error);
+            }
+            check(sys::napi_unref_threadsafe_function(env, raw))?;
+            // Hooks run last in, first out: this one, which closes the bell, comes before the one
+            // with which Node ends the thread-safe function itself (nodejs/node#55706).
+            check(sys::napi_add_env_cleanup_hook(
+                env,
+                Some(environment_ends),
+                context.cast_mut().cast(),
+            ))?;
+        }
+        bell.lock().function = Some(ThreadsafeFunction { raw, callback: weak, env });
+        bells().push(Arc::downgrade(&bell));
+        Ok(bell)
+    }
+
+    /// Takes the runs that have news and answers the ring: the next news rings again.
+    pub fn take(&self) -> Vec<u32> {
+        let mut state = self.lock();
+        state.is_rung = false;
+        std::mem::take(&mut state.ready)
+    }
+
+    /// This copy started the run: should its thread end first, another one takes it over.
+    pub fn own(&self, run: u32) {
+        let mut state = self.lock();
+        state.owned.retain(|&owned| registry::find_running(owned).is_some());
+        state.owned.push(run);
+    }
+
+    /// Keeps the event loop and the callback alive, or no longer. On the bell's own thread only.
+    pub fn hold(&self, hold: bool) {
+        let mut state = self.lock();
+        if state.is_held == hold {
+            return;
+        }
+        state.is_held = hold;
+        let Some(ThreadsafeFunction { raw, callback, env }) = state.function else { return };
+        drop(state);
+        let mut count = 0;
+        // SAFETY: on the thread of `env`, which is alive while `function` is there. Failure means
+        // that the environment is ending, when nothing needs to be held.
+        unsafe {
+            if hold {
+                sys::napi_reference_ref(env, callback, &mut count);
+                sys::napi_ref_threadsafe_function(env, raw);
+            } else {
+                sys::napi_reference_unref(env, callback, &mut count);
+                sys::napi_unref_threadsafe_function(env, raw);
+            }
+        }
+    }
+
+    /// There is something for this copy that is no run's news (the main thread's signals).
+    pub fn ring(&self) {
+        self.ring_for(None);
+    }
+
+    fn ring_for(&self, run: Option<u32>) {
+        let mut state = self.lock();
+        if let Some(run) = run.filter(|run| !state.ready.contains(run)) {
+            state.ready.push(run);
+        }
+        if std::mem::replace(&mut state.is_rung, true) {
+            return;
+        }
+        let Some(ThreadsafeFunction { raw, .. }) = state.function else { return };
+        let mode = sys::ThreadsafeFunctionCallMode::nonblocking;
+        // SAFETY: not released while the lock is held. It only queues and wakes the loop. A full
+        // queue means that the bell is ringing anyway.
+        unsafe { sys::napi_call_threadsafe_function(raw, ptr::null_mut(), mode) };
+    }
+
+    /// Nobody is to be woken any more. On the bell's own thread only.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.ready.clear();
+        let owned = std::mem::take(&mut state.owned);
+        let function = state.function.take();
+        drop(state);
+        if let Some(ThreadsafeFunction { raw, callback, env }) = function {
+            // SAFETY: on the thread of `env`; nobody can use either any more. The hook's argument
+            // is the address of the bell, as given to `Weak::into_raw`.
+            unsafe {
+                let hook = ptr::from_ref(self).cast_mut().cast();
+                sys::napi_remove_env_cleanup_hook(env, Some(environment_ends), hook);
+                sys::napi_delete_reference(env, callback);
+                let mode = sys::ThreadsafeFunctionReleaseMode::abort;
+                sys::napi_release_threadsafe_function(raw, mode);
+            }
+            hand_over(owned);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_open(&self) -> bool {
+        self.lock().function.is_some()
+    }
+}
+
+impl Watcher for Doorbell {
+    fn wake(&self, run: &Run) {
+        self.ring_for(Some(run.id));
+    }
+}
+
+/// Rings the main thread's bells: whether runs are running has changed.
+pub fn ring_main_thread() {
+    for bell in open_bells().filter(|bell| bell.is_main_thread) {
+        bell.ring();
+    }
+}
+
+/// The bell's thread ends. Where no other thread is left to watch the runs, they are ended, and what
+/// they said is written first.
+unsafe extern "C" fn environment_ends(context: *mut c_void) {
+    // SAFETY: as in `answer`.
+    let bell = unsafe { std::mem::ManuallyDrop::new(Weak::from_raw(context.cast::<Doorbell>())) };
+    if let Some(bell) = bell.upgrade() {
+        bell.close();
+    }
+    if open_bells().next().is_none() {
+        registry::end_all();
+    }
+}
+
+/// The owner of these runs ends. One of the other copies takes over those that still run.
+fn hand_over(runs: Vec<u32>) {
+    let Some(heir) = open_bells().next() else { return };
+    for run in runs {
+        if registry::find_running(run).is_some() {
+            heir.own(run);
+            heir.ring_for(Some(run));
+        }
+    }
+}
+
+fn open_bells() -> impl Iterator<Item = Arc<Doorbell>> {
+    let mut bells = bells();
+    bells.retain(|bell| bell.strong_count() > 0);
+    let open: Vec<_> = bells.iter().filter_map(Weak::upgrade).collect();
+    open.into_iter().filter(|bell| bell.is_open())
+}
+
+fn bells() -> MutexGuard<'static, Vec<Weak<Doorbell>>> {
+    BELLS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn check(status: sys::napi_status) -> napi::Result<()> {
+    match status {
+        sys::Status::napi_ok => Ok(()),
+        status => Err(napi::Error::from_status(status.into())),
+    }
+}
+
+/// Node calls this on the bell's thread after a ring.
+unsafe extern "C" fn answer(
+    env: sys::napi_env,
+    _callback: sys::napi_value,
+    context: *mut c_void,
+    _data: *mut c_void,
+) {
+    if env.is_null() {
+        return;
+    }
+    // SAFETY: `context` is the `Weak` made in `Doorbell::new`, which `forget` has not taken back
+    // yet. A null from Node-API (no such thing any more, or an exception) ends the way.
+    unsafe {
+        let bell = std::mem::ManuallyDrop::new(Weak::from_raw(context.cast::<Doorbell>()));
+        let Some(bell) = bell.upgrade() else { return };
+        let Some(callback) = bell.lock().function.as_ref().map(|function| function.callback) else {
+            return;
+        };
+        let mut function = ptr::null_mut();
+        let mut global = ptr::null_mut();
+        let mut result = ptr::null_mut();
+        sys::napi_get_reference_value(env, callback, &mut function);
+        if function.is_null() {
+            return;
+        }
+        sys::napi_get_global(env, &mut global);
+        let called = sys::napi_call_function(env, global, function, 0, ptr::null(), &mut result);
+        if called == sys::Status::napi_pending_exception {
+            let mut exception = ptr::null_mut();
+            sys::napi_get_and_clear_last_exception(env, &mut exception);
+            sys::napi_fatal_exception(env, exception);
+        }
+    }
+}
+
+/// Node calls this when the thread-safe function is no more.
+unsafe extern "C" fn forget(_env: sys::napi_env, context: *mut c_void, _hint: *mut c_void) {
+    // SAFETY: made by `Weak::into_raw` in `Doorbell::new`, given back once.
+    drop(unsafe { Weak::from_raw(context.cast::<Doorbell>()) });
+}

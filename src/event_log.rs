@@ -1,0 +1,347 @@
+//! The events of one run, written once and compactly, read by cursor in whatever form is asked for.
+//!
+//! An entry is a header (LEB128 of `length << 3 | kind`) and its payload: of a delta the inside of
+//! its JSON string, of a part's start its id, of any other event its JSON. Ends and deltas belong to
+//! the part of their kind that was started last, so they need no id of their own. Entries lie in
+//! blocks that never move once written, and a cursor is a place in them. The log knows no subscribers.
+
+use crate::{
+    json::JsonValue,
+    protocol::{EventSink, Form, UiEvent},
+};
+use std::{ops::ControlFlow, sync::Arc};
+
+/// What an entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// `text-delta`; payload: the inside of its JSON string.
+    TextDelta = 0,
+    /// `text-end`; no payload.
+    TextEnd = 1,
+    /// `reasoning-delta`; payload: the inside of its JSON string.
+    ReasoningDelta = 2,
+    /// `reasoning-end`; no payload.
+    ReasoningEnd = 3,
+    /// `text-start`; payload: the part's id.
+    TextStart = 4,
+    /// `reasoning-start`; payload: the part's id.
+    ReasoningStart = 5,
+    /// Any other event; payload: its JSON.
+    Json = 6,
+    /// An event whose JSON does not give its values back (see [`JsonValue`]); payload: the length of
+    /// the JSON as LEB128, the JSON, then the exact form.
+    ExactJson = 7,
+}
+
+impl Kind {
+    const ALL: [Self; 8] = [
+        Self::TextDelta,
+        Self::TextEnd,
+        Self::ReasoningDelta,
+        Self::ReasoningEnd,
+        Self::TextStart,
+        Self::ReasoningStart,
+        Self::Json,
+        Self::ExactJson,
+    ];
+}
+
+/// One event as it lies in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// What it says.
+    pub kind: Kind,
+    /// See [`Kind`]; always UTF-8.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// The two forms of a [`Kind::Json`] or [`Kind::ExactJson`] event: as `JSON.stringify` prints it,
+    /// and as `JSON.parse` must be given it.
+    pub fn json_forms(&self) -> (&'a [u8], &'a [u8]) {
+        if self.kind != Kind::ExactJson {
+            return (self.payload, self.payload);
+        }
+        let (length, rest) = read_number(self.payload);
+        rest.split_at(length)
+    }
+
+    /// Writes the event as `JSON.stringify` prints it. `parts` are those open at this entry.
+    pub fn write_json(&self, parts: &OpenParts, out: &mut Vec<u8>) {
+        let (kind, id) = match self.kind {
+            Kind::TextStart => ("text-start", self.payload),
+            Kind::TextDelta => ("text-delta", OpenParts::id(&parts.text)),
+            Kind::TextEnd => ("text-end", OpenParts::id(&parts.text)),
+            Kind::ReasoningStart => ("reasoning-start", self.payload),
+            Kind::ReasoningDelta => ("reasoning-delta", OpenParts::id(&parts.reasoning)),
+            Kind::ReasoningEnd => ("reasoning-end", OpenParts::id(&parts.reasoning)),
+            Kind::Json | Kind::ExactJson => return out.extend_from_slice(self.json_forms().0),
+        };
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\",\"id\":\"");
+        out.extend_from_slice(id);
+        if matches!(self.kind, Kind::TextDelta | Kind::ReasoningDelta) {
+            out.extend_from_slice(b"\",\"delta\":\"");
+            out.extend_from_slice(self.payload);
+        }
+        out.extend_from_slice(b"\"}");
+    }
+}
+
+/// The ids of the text and the reasoning part that were started last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenParts {
+    /// Of `text-start`.
+    pub text: Option<Arc<str>>,
+    /// Of `reasoning-start`.
+    pub reasoning: Option<Arc<str>>,
+}
+
+impl OpenParts {
+    fn id(part: &Option<Arc<str>>) -> &[u8] {
+        part.as_deref().unwrap_or_default().as_bytes()
+    }
+
+    fn pass(&mut self, entry: Entry<'_>) {
+        let part = match entry.kind {
+            Kind::TextStart => &mut self.text,
+            Kind::ReasoningStart => &mut self.reasoning,
+            _ => return,
+        };
+        *part = Some(String::from_utf8_lossy(entry.payload).into());
+    }
+}
+
+/// Events on their way into the log: encoded outside its lock, appended under it.
+#[derive(Debug, Default)]
+pub struct NewEntries {
+    bytes: Vec<u8>,
+    count: u64,
+    /// After the last entry.
+    parts: OpenParts,
+    scratch: Vec<u8>,
+}
+
+impl NewEntries {
+    /// Bytes that are to be appended.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there is anything to append.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn push(&mut self, kind: Kind, payload: &[u8]) {
+        write_number(payload.len() << 3 | kind as usize, &mut self.bytes);
+        self.bytes.extend_from_slice(payload);
+        self.count += 1;
+    }
+
+    fn push_json(&mut self, event: &UiEvent<'_>, value: Option<&JsonValue>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        if value.is_some_and(JsonValue::has_exact_form) {
+            let mut json = Vec::new();
+            event.write_json(Form::Stringify, &mut json);
+            write_number(json.len(), &mut scratch);
+            scratch.extend_from_slice(&json);
+            event.write_json(Form::Exact, &mut scratch);
+            self.push(Kind::ExactJson, &scratch);
+        } else {
+            event.write_json(Form::Stringify, &mut scratch);
+            self.push(Kind::Json, &scratch);
+        }
+        scratch.shrink_to(KEPT_SCRATCH);
+        self.scratch = scratch;
+    }
+}
+
+/// What is kept of a buffer that one big event made grow.
+const KEPT_SCRATCH: usize = 64 * 1024;
+
+impl EventSink for NewEntries {
+    fn event(&mut self, event: UiEvent<'_>) {
+        match &event {
+            UiEvent::TextStart { id } => {
+                self.push(Kind::TextStart, id.as_bytes());
+                self.parts.text = Some((*id).into());
+            }
+            UiEvent::TextDelta { delta, .. } => {
+                self.push(Kind::TextDelta, delta.as_str().as_bytes())
+            }
+            UiEvent::TextEnd { .. } => self.push(Kind::TextEnd, b""),
+            UiEvent::ReasoningStart { id } => {
+                self.push(Kind::ReasoningStart, id.as_bytes());
+                self.parts.reasoning = Some((*id).into());
+            }
+            UiEvent::ReasoningDelta { delta, .. } => {
+                self.push(Kind::ReasoningDelta, delta.as_str().as_bytes());
+            }
+            UiEvent::ReasoningEnd { .. } => self.push(Kind::ReasoningEnd, b""),
+            UiEvent::ToolInputStart { .. } => self.push_json(&event, None),
+            UiEvent::ToolInputAvailable { input: value, .. }
+            | UiEvent::ToolOutputAvailable { output: value, .. }
+            | UiEvent::ToolOutputError { error_text: value, .. } => {
+                self.push_json(&event, Some(value));
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Block {
+    /// The number of its first event in the run.
+    first: u64,
+    /// Before its first entry.
+    parts: OpenParts,
+    bytes: Vec<u8>,
+}
+
+/// The events of a run.
+#[derive(Debug, Default)]
+pub struct EventLog {
+    blocks: Vec<Block>,
+    events: u64,
+    bytes: usize,
+    /// After the last entry.
+    parts: OpenParts,
+}
+
+/// Entries are gathered in blocks of about this size; one append never spans two.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+impl EventLog {
+    /// The number of events; the next one gets it as its own.
+    pub fn len(&self) -> u64 {
+        self.events
+    }
+
+    /// Whether there is no event yet.
+    pub fn is_empty(&self) -> bool {
+        self.events == 0
+    }
+
+    /// Bytes that the entries take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Appends what was gathered and empties it.
+    pub fn append(&mut self, new: &mut NewEntries) {
+        let fits = |block: &Block| block.bytes.len() + new.bytes.len() <= BLOCK_BYTES;
+        match self.blocks.last_mut() {
+            Some(block) if fits(block) => block.bytes.extend_from_slice(&new.bytes),
+            full => {
+                if let Some(full) = full {
+                    full.bytes.shrink_to_fit();
+                }
+                let (first, parts) = (self.events, self.parts.clone());
+                self.blocks.push(Block { first, parts, bytes: new.bytes.clone() });
+            }
+        }
+        self.events += new.count;
+        self.bytes += new.bytes.len();
+        if self.parts != new.parts {
+            self.parts = new.parts.clone();
+        }
+        new.count = 0;
+        new.bytes.clear();
+        new.bytes.shrink_to(KEPT_SCRATCH);
+    }
+
+    /// A place just before event number `event`, or at the end when there are fewer.
+    pub fn cursor_at(&self, event: u64) -> Cursor {
+        let event = event.min(self.events);
+        let block = self.blocks.partition_point(|block| block.first <= event).saturating_sub(1);
+        let Some(found) = self.blocks.get(block) else { return Cursor::default() };
+        let mut cursor = Cursor { next: found.first, block, offset: 0, parts: found.parts.clone() };
+        while cursor.next < event && self.step(&mut cursor).is_some() {}
+        cursor
+    }
+
+    /// Hands entries over from the cursor on, each with the parts open at it, until there are no
+    /// more or `take` breaks off. An entry at which it breaks off counts as not read.
+    pub fn read<'a>(
+        &'a self,
+        cursor: &mut Cursor,
+        mut take: impl FnMut(Entry<'a>, &OpenParts) -> ControlFlow<()>,
+    ) {
+        while let Some((entry, end)) = self.peek(cursor) {
+            cursor.parts.pass(entry);
+            if take(entry, &cursor.parts).is_break() {
+                return;
+            }
+            cursor.offset = end;
+            cursor.next += 1;
+        }
+    }
+
+    fn step(&self, cursor: &mut Cursor) -> Option<()> {
+        let (entry, end) = self.peek(cursor)?;
+        cursor.parts.pass(entry);
+        cursor.offset = end;
+        cursor.next += 1;
+        Some(())
+    }
+
+    /// The entry at the cursor and the offset behind it.
+    fn peek(&self, cursor: &mut Cursor) -> Option<(Entry<'_>, usize)> {
+        let mut block = self.blocks.get(cursor.block)?;
+        if cursor.offset == block.bytes.len() {
+            block = self.blocks.get(cursor.block + 1)?;
+            cursor.block += 1;
+            cursor.offset = 0;
+        }
+        let rest = &block.bytes[cursor.offset..];
+        let (header, after) = read_number(rest);
+        let (kind, length) = (Kind::ALL[header & 7], header >> 3);
+        let end = cursor.offset + (rest.len() - after.len()) + length;
+        Some((Entry { kind, payload: &after[..length] }, end))
+    }
+}
+
+/// A place in a log. It stays valid while the log grows.
+#[derive(Clone, Debug, Default)]
+pub struct Cursor {
+    next: u64,
+    block: usize,
+    /// In the block; at its end, the next entry begins the next block.
+    offset: usize,
+    parts: OpenParts,
+}
+
+impl Cursor {
+    /// The number of the event that is read next.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The parts started last before this place.
+    pub fn parts(&self) -> &OpenParts {
+        &self.parts
+    }
+}
+
+fn write_number(mut number: usize, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// A number written by [`write_number`] at the start of `bytes`, and what follows it.
+fn read_number(bytes: &[u8]) -> (usize, &[u8]) {
+    let mut number = 0;
+    for (index, &byte) in bytes.iter().enumerate() {
+        number |= usize::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return (number, &bytes[index + 1..]);
+        }
+    }
+    (number, &[])
+}

@@ -1,0 +1,152 @@
+//! When a run's answer is written: at once when there is something to keep, then at intervals, once
+//! more before the end is announced, and again when somebody else's rewrite lost it.
+//!
+//! The store does the writing, on a disk thread; this decides when, sees that writes of one run do
+//! not overlap, and says once when they fail.
+
+use crate::{
+    clock, diagnostics, error::Result, message::Message, session_id::SessionId, store::Store,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    task::{JoinError, JoinHandle, spawn_blocking},
+    time::{Instant, sleep_until},
+};
+
+/// A flush that takes long makes the next one wait this many times as long, so that writing never
+/// takes more than this share of a disk thread's time.
+const REST_FACTOR: u32 = 10;
+
+/// When, after its end, a run looks whether its message is still there: parts of the grace period.
+const LOOKS: [f64; 4] = [1.0 / 30.0, 1.0 / 8.0, 1.0 / 2.0, 1.0];
+
+/// The writing of one run's answer.
+#[derive(Debug)]
+pub struct Persistence {
+    store: Arc<Store>,
+    session: SessionId,
+    interval: Duration,
+    /// There is something that the last flush did not have.
+    is_dirty: bool,
+    /// Not before this.
+    next: Instant,
+    in_flight: Option<(Instant, JoinHandle<Result<()>>)>,
+    /// The last write failed, and that was said.
+    has_failed: bool,
+}
+
+/// What [`Persistence::wait`] waited for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is time for [`Persistence::start`].
+    Due,
+    /// A flush has ended; nothing to do.
+    Ended,
+}
+
+impl Persistence {
+    /// Nothing is written before something changed.
+    pub fn new(store: Arc<Store>, session: SessionId, interval: Duration) -> Self {
+        Self {
+            store,
+            session,
+            interval,
+            is_dirty: false,
+            next: Instant::now(),
+            in_flight: None,
+            has_failed: false,
+        }
+    }
+
+    /// The message has something that is not on the disk.
+    pub fn changed(&mut self) {
+        self.is_dirty = true;
+    }
+
+    /// Waits for the next thing to happen; forever, while there is nothing to write. May be dropped
+    /// and called again.
+    pub async fn wait(&mut self) -> Step {
+        if let Some((started, flush)) = &mut self.in_flight {
+            let outcome = flush.await;
+            let rest = started.elapsed() * REST_FACTOR;
+            self.next = (*started + self.interval).max(Instant::now() + rest);
+            self.in_flight = None;
+            self.note(outcome);
+            Step::Ended
+        } else if self.is_dirty {
+            sleep_until(self.next).await;
+            Step::Due
+        } else {
+            std::future::pending().await
+        }
+    }
+
+    /// Writes a snapshot of the running message, without waiting.
+    pub fn start(&mut self, message: Message) {
+        self.is_dirty = false;
+        let (store, session) = (Arc::clone(&self.store), self.session.clone());
+        let flush = spawn_blocking(move || put(&store, &session, &message, true));
+        self.in_flight = Some((Instant::now(), flush));
+    }
+
+    /// Writes the final message and waits until it is on the disk, or has failed.
+    pub async fn finish(&mut self, message: Message) {
+        if let Some((_, flush)) = self.in_flight.take() {
+            let outcome = flush.await;
+            self.note(outcome);
+        }
+        if !message.is_empty() {
+            self.put_final(message).await;
+        }
+    }
+
+    /// Looks after the message for the grace period: puts it back when a writer that had read the
+    /// file before the last flush wrote it without the message, and writes it when it could not be
+    /// written before.
+    pub async fn look_after(&mut self, message: Message, grace: Duration) {
+        let ended = Instant::now();
+        for part in LOOKS {
+            sleep_until(ended + grace.mul_f64(part)).await;
+            if message.is_empty() {
+                continue;
+            }
+            let (store, session) = (Arc::clone(&self.store), self.session.clone());
+            let id = message.id().to_owned();
+            let look = spawn_blocking(move || store.still_has(&session, &id)).await;
+            if self.has_failed || matches!(look, Ok(Ok(false))) {
+                self.put_final(message.clone()).await;
+            }
+        }
+    }
+
+    async fn put_final(&mut self, message: Message) {
+        let (store, session) = (Arc::clone(&self.store), self.session.clone());
+        let outcome = spawn_blocking(move || put(&store, &session, &message, false)).await;
+        self.note(outcome);
+    }
+
+    fn note(&mut self, outcome: Result<Result<()>, JoinError>) {
+        let failure = match outcome {
+            Ok(Ok(())) => {
+                self.has_failed = false;
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        // What is still to be written is written with the next flush.
+        self.is_dirty = true;
+        if !std::mem::replace(&mut self.has_failed, true) {
+            let session = &self.session;
+            diagnostics::warn(&format!("The answer of session {session} is not saved: {failure}"));
+        }
+    }
+}
+
+fn put(store: &Store, session: &SessionId, message: &Message, is_streaming: bool) -> Result<()> {
+    let now = clock::now_ms();
+    let timestamp = clock::iso(now);
+    let mut write =
+        |out: &mut dyn std::io::Write| message.write_line(out, &timestamp, is_streaming);
+    store.put_message(session, message.id(), &mut write, !is_streaming, now)
+}

@@ -1,0 +1,260 @@
+//! The agent's line format: one JSON object a line, read as leniently as JavaScript would.
+//!
+//! A member that is missing and one of the wrong type are the same: nothing. Members that no rule
+//! reads are stepped over, and what is read stays source, so that a common line is scanned once
+//! and nothing of it is copied.
+
+use crate::json::{Cursor, Invalid, RawStr, RawValue};
+
+/// A line, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentLine<'a> {
+    /// The chat the line belongs to, if it says so.
+    pub session_key: Option<RawStr<'a>>,
+    /// The agent's run it belongs to, if it says so.
+    pub run_id: Option<RawStr<'a>>,
+    /// What it says.
+    pub event: AgentEvent<'a>,
+}
+
+/// What a line says.
+#[derive(Clone, Copy, Debug)]
+pub enum AgentEvent<'a> {
+    /// A turn begins.
+    LifecycleStart,
+    /// A turn ends.
+    LifecycleEnd,
+    /// A turn failed, or the agent as a whole did; the error body, if it has one.
+    Error(Option<RawStr<'a>>),
+    /// The model thinks.
+    Thinking {
+        /// What is new.
+        delta: RawStr<'a>,
+    },
+    /// The model answers.
+    Assistant {
+        /// What is new.
+        delta: Option<RawStr<'a>>,
+        /// An array in which the strings are addresses of pictures.
+        media_urls: Option<RawValue<'a>>,
+        /// The error body, if the answer ended with an error.
+        error: Option<RawStr<'a>>,
+    },
+    /// A tool is called.
+    ToolStart {
+        /// The call.
+        id: Option<RawStr<'a>>,
+        /// The tool.
+        name: Option<RawStr<'a>>,
+        /// The arguments, if they are an object.
+        args: Option<RawValue<'a>>,
+    },
+    /// A tool came back.
+    ToolResult {
+        /// The call.
+        id: Option<RawStr<'a>>,
+        /// What it came back with.
+        result: Option<RawValue<'a>>,
+        /// Whether it failed.
+        is_error: bool,
+    },
+    /// The session's history is being shortened.
+    CompactionStart,
+    /// It was shortened.
+    CompactionEnd {
+        /// The turn begins again with what is left.
+        will_retry: bool,
+    },
+    /// Something that the UI is not told.
+    Other,
+}
+
+/// The members of a line that a rule reads.
+#[derive(Default)]
+struct Fields<'a> {
+    event: Option<RawValue<'a>>,
+    stream: Option<RawValue<'a>>,
+    session_key: Option<RawValue<'a>>,
+    run_id: Option<RawValue<'a>>,
+    /// Set unless `data` is missing or null.
+    data: Option<Data<'a>>,
+    /// The line's own, which count when there is no `data`.
+    error: ErrorFields<'a>,
+}
+
+/// The members of `data` that a rule reads. None, if it is no object.
+#[derive(Default)]
+struct Data<'a> {
+    delta: Option<RawValue<'a>>,
+    phase: Option<RawValue<'a>>,
+    media_urls: Option<RawValue<'a>>,
+    stop_reason: Option<RawValue<'a>>,
+    tool_call_id: Option<RawValue<'a>>,
+    name: Option<RawValue<'a>>,
+    args: Option<RawValue<'a>>,
+    result: Option<RawValue<'a>>,
+    is_error: Option<RawValue<'a>>,
+    will_retry: Option<RawValue<'a>>,
+    error: ErrorFields<'a>,
+}
+
+#[derive(Default)]
+struct ErrorFields<'a> {
+    error: Option<RawValue<'a>>,
+    message: Option<RawValue<'a>>,
+    error_message: Option<RawValue<'a>>,
+}
+
+impl<'a> AgentLine<'a> {
+    /// Reads a line; `None` when it is `null`, to which JavaScript's rules cannot be put.
+    ///
+    /// # Errors
+    /// When the line is not JSON.
+    pub fn read(line: &'a str) -> Result<Option<Self>, Invalid> {
+        let mut cursor = Cursor::new(line);
+        let mut fields = Fields::default();
+        let mut null = false;
+        if cursor.peek() == Some(b'{') {
+            cursor.members(|cursor, key| fields.member(cursor, key))?;
+        } else {
+            null = cursor.value()?.text() == "null";
+        }
+        cursor.end()?;
+        Ok((!null).then(|| Self {
+            session_key: string(fields.session_key),
+            run_id: string(fields.run_id),
+            event: fields.event(),
+        }))
+    }
+}
+
+impl<'a> Fields<'a> {
+    // Of a repeated key the last value counts, so each simply replaces what was there.
+    fn member(&mut self, cursor: &mut Cursor<'a>, key: RawStr<'a>) -> Result<(), Invalid> {
+        let field = match key.json().as_str() {
+            "event" => &mut self.event,
+            "stream" => &mut self.stream,
+            "sessionKey" => &mut self.session_key,
+            "runId" => &mut self.run_id,
+            "data" => {
+                self.data = Data::read(cursor)?;
+                return Ok(());
+            }
+            name => match self.error.field(name) {
+                Some(field) => field,
+                None => return cursor.value().map(drop),
+            },
+        };
+        *field = Some(cursor.value()?);
+        Ok(())
+    }
+
+    fn event(&self) -> AgentEvent<'a> {
+        if is(self.event, "error") {
+            let error = self.data.as_ref().map_or(&self.error, |data| &data.error);
+            return AgentEvent::Error(error.body());
+        }
+        if !is(self.event, "agent") {
+            return AgentEvent::Other;
+        }
+        let none = Data::default();
+        let data = self.data.as_ref().unwrap_or(&none);
+        let stream = string(self.stream).map(RawStr::json);
+        match stream.as_ref().map_or("", |stream| stream.as_str()) {
+            "assistant" => data.assistant(),
+            "thinking" => match string(data.delta) {
+                Some(delta) => AgentEvent::Thinking { delta },
+                None => AgentEvent::Other,
+            },
+            "tool" => data.tool(),
+            "lifecycle" if is(data.phase, "start") => AgentEvent::LifecycleStart,
+            "lifecycle" if is(data.phase, "end") => AgentEvent::LifecycleEnd,
+            "lifecycle" if is(data.phase, "error") => AgentEvent::Error(data.error.body()),
+            "compaction" if is(data.phase, "start") => AgentEvent::CompactionStart,
+            "compaction" if is(data.phase, "end") => {
+                AgentEvent::CompactionEnd { will_retry: is_true(data.will_retry) }
+            }
+            _ => AgentEvent::Other,
+        }
+    }
+}
+
+impl<'a> Data<'a> {
+    fn read(cursor: &mut Cursor<'a>) -> Result<Option<Self>, Invalid> {
+        let mut data = Self::default();
+        if cursor.peek() == Some(b'{') {
+            cursor.members(|cursor, key| {
+                let field = match key.json().as_str() {
+                    "delta" => &mut data.delta,
+                    "phase" => &mut data.phase,
+                    "mediaUrls" => &mut data.media_urls,
+                    "stopReason" => &mut data.stop_reason,
+                    "toolCallId" => &mut data.tool_call_id,
+                    "name" => &mut data.name,
+                    "args" => &mut data.args,
+                    "result" => &mut data.result,
+                    "isError" => &mut data.is_error,
+                    "willRetry" => &mut data.will_retry,
+                    name => match data.error.field(name) {
+                        Some(field) => field,
+                        None => return cursor.value().map(drop),
+                    },
+                };
+                *field = Some(cursor.value()?);
+                Ok(())
+            })?;
+        } else if cursor.value()?.text() == "null" {
+            return Ok(None);
+        }
+        Ok(Some(data))
+    }
+
+    fn assistant(&self) -> AgentEvent<'a> {
+        let failed = is(self.stop_reason, "error");
+        AgentEvent::Assistant {
+            delta: string(self.delta),
+            media_urls: self.media_urls.filter(|urls| urls.is_array()),
+            error: string(self.error.error_message).filter(|_| failed),
+        }
+    }
+
+    fn tool(&self) -> AgentEvent<'a> {
+        let id = string(self.tool_call_id);
+        if is(self.phase, "start") {
+            let args = self.args.filter(|args| args.is_object());
+            AgentEvent::ToolStart { id, name: string(self.name), args }
+        } else if is(self.phase, "result") {
+            let is_error = is_true(self.is_error);
+            AgentEvent::ToolResult { id, result: self.result, is_error }
+        } else {
+            AgentEvent::Other
+        }
+    }
+}
+
+impl<'a> ErrorFields<'a> {
+    fn field(&mut self, name: &str) -> Option<&mut Option<RawValue<'a>>> {
+        match name {
+            "error" => Some(&mut self.error),
+            "message" => Some(&mut self.message),
+            "errorMessage" => Some(&mut self.error_message),
+            _ => None,
+        }
+    }
+
+    fn body(&self) -> Option<RawStr<'a>> {
+        [self.error, self.message, self.error_message].into_iter().find_map(string)
+    }
+}
+
+fn string(value: Option<RawValue<'_>>) -> Option<RawStr<'_>> {
+    value.and_then(RawValue::as_str)
+}
+
+fn is(value: Option<RawValue<'_>>, word: &str) -> bool {
+    value.is_some_and(|value| value.is_str(word))
+}
+
+fn is_true(value: Option<RawValue<'_>>) -> bool {
+    value.is_some_and(|value| value.text() == "true")
+}

@@ -1,0 +1,307 @@
+//! UI message stream events, and the state machine that keeps them well-formed: every delta lies
+//! inside its part, and every part that begins ends.
+//!
+//! [`UiState`] is told in the agent's terms what happened (thinking, text, a tool call, an error)
+//! and decides which parts begin and end. It knows no line format, and keeps no text.
+
+use crate::json::{JsonStr, JsonString, JsonValue};
+use std::fmt::Write;
+
+/// An event of the UI message stream, as the AI SDK names them.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the variants and fields are the AI SDK's own")]
+pub enum UiEvent<'a> {
+    TextStart {
+        id: &'a str,
+    },
+    TextDelta {
+        id: &'a str,
+        delta: &'a JsonStr,
+    },
+    TextEnd {
+        id: &'a str,
+    },
+    ReasoningStart {
+        id: &'a str,
+    },
+    ReasoningDelta {
+        id: &'a str,
+        delta: &'a JsonStr,
+        /// False for a status label ("Preparing response..."), which is shown but not stored.
+        kept: bool,
+    },
+    ReasoningEnd {
+        id: &'a str,
+    },
+    ToolInputStart {
+        tool_call_id: &'a JsonStr,
+        tool_name: &'a JsonStr,
+    },
+    ToolInputAvailable {
+        tool_call_id: &'a JsonStr,
+        tool_name: &'a JsonStr,
+        input: &'a JsonValue,
+    },
+    ToolOutputAvailable {
+        tool_call_id: &'a JsonStr,
+        output: &'a JsonValue,
+    },
+    ToolOutputError {
+        tool_call_id: &'a JsonStr,
+        error_text: &'a JsonValue,
+    },
+}
+
+/// Where events go.
+pub trait EventSink {
+    /// Takes an event, after all that came before it.
+    fn event(&mut self, event: UiEvent<'_>);
+}
+
+/// How the numbers in an event are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As `JSON.stringify` prints the event.
+    Stringify,
+    /// As `JSON.parse` must be given it to get the very same event: with -0 and Infinity.
+    Exact,
+}
+
+impl UiEvent<'_> {
+    /// Appends the event as JSON.
+    pub fn write_json(&self, form: Form, out: &mut Vec<u8>) {
+        let mut put = |pieces: &[&str]| {
+            for piece in pieces {
+                out.extend_from_slice(piece.as_bytes());
+            }
+        };
+        let json = |value| match form {
+            Form::Stringify => JsonValue::text(value),
+            Form::Exact => JsonValue::exact(value),
+        };
+        // The ids of parts are made here, of letters, digits and `-`.
+        match self {
+            Self::TextStart { id } => put(&[r#"{"type":"text-start","id":""#, id, "\"}"]),
+            Self::TextDelta { id, delta } => put(&[
+                r#"{"type":"text-delta","id":""#,
+                id,
+                r#"","delta":""#,
+                delta.as_str(),
+                "\"}",
+            ]),
+            Self::TextEnd { id } => put(&[r#"{"type":"text-end","id":""#, id, "\"}"]),
+            Self::ReasoningStart { id } => {
+                put(&[r#"{"type":"reasoning-start","id":""#, id, "\"}"]);
+            }
+            Self::ReasoningDelta { id, delta, .. } => put(&[
+                r#"{"type":"reasoning-delta","id":""#,
+                id,
+                r#"","delta":""#,
+                delta.as_str(),
+                "\"}",
+            ]),
+            Self::ReasoningEnd { id } => put(&[r#"{"type":"reasoning-end","id":""#, id, "\"}"]),
+            Self::ToolInputStart { tool_call_id, tool_name } => put(&[
+                r#"{"type":"tool-input-start","toolCallId":""#,
+                tool_call_id.as_str(),
+                r#"","toolName":""#,
+                tool_name.as_str(),
+                "\"}",
+            ]),
+            Self::ToolInputAvailable { tool_call_id, tool_name, input } => put(&[
+                r#"{"type":"tool-input-available","toolCallId":""#,
+                tool_call_id.as_str(),
+                r#"","toolName":""#,
+                tool_name.as_str(),
+                r#"","input":"#,
+                json(input),
+                "}",
+            ]),
+            Self::ToolOutputAvailable { tool_call_id, output } => put(&[
+                r#"{"type":"tool-output-available","toolCallId":""#,
+                tool_call_id.as_str(),
+                r#"","output":"#,
+                json(output),
+                "}",
+            ]),
+            Self::ToolOutputError { tool_call_id, error_text } => put(&[
+                r#"{"type":"tool-output-error","toolCallId":""#,
+                tool_call_id.as_str(),
+                r#"","errorText":"#,
+                json(error_text),
+                "}",
+            ]),
+        }
+    }
+}
+
+/// Which parts are open, and what the end of the run will have to say.
+#[derive(Debug, Default)]
+pub struct UiState {
+    /// How many parts have begun; numbers their ids.
+    parts: u64,
+    text: Part,
+    reasoning: Part,
+    /// The open reasoning part is a status label. Never set without one.
+    status: bool,
+    /// Something was answered, an error counting as an answer.
+    answered: bool,
+    error_reported: bool,
+}
+
+/// The last part of its kind.
+#[derive(Debug, Default)]
+struct Part {
+    id: String,
+    open: bool,
+}
+
+impl Part {
+    fn begin(&mut self, kind: &str, now_ms: u64, number: &mut u64) {
+        *number += 1;
+        self.open = true;
+        self.id.clear();
+        // Writing into a `String` cannot fail.
+        let _ = write!(self.id, "{kind}-{now_ms}-{number}");
+    }
+}
+
+impl UiState {
+    /// Shows `label` in place of whatever is open, until something else is there to be shown.
+    pub fn status(&mut self, label: &str, now_ms: u64, sink: &mut impl EventSink) {
+        self.close(sink);
+        self.reasoning.begin("status", now_ms, &mut self.parts);
+        let id = &self.reasoning.id;
+        sink.event(UiEvent::ReasoningStart { id });
+        sink.event(UiEvent::ReasoningDelta { id, delta: &JsonStr::escape(label), kept: false });
+        self.status = true;
+    }
+
+    /// Adds to the status that is shown, if one is.
+    pub fn status_note(&mut self, note: &str, sink: &mut impl EventSink) {
+        if self.status {
+            let id = &self.reasoning.id;
+            sink.event(UiEvent::ReasoningDelta { id, delta: &JsonStr::escape(note), kept: false });
+        }
+    }
+
+    /// Takes the status away, if one is shown.
+    pub fn end_status(&mut self, sink: &mut impl EventSink) {
+        if self.status {
+            self.close_reasoning(sink);
+        }
+    }
+
+    /// More of the model's thinking. A text part that is open stays open.
+    pub fn thinking(&mut self, delta: &JsonStr, now_ms: u64, sink: &mut impl EventSink) {
+        if delta.is_empty() {
+            return;
+        }
+        self.end_status(sink);
+        if !self.reasoning.open {
+            self.reasoning.begin("reasoning", now_ms, &mut self.parts);
+            sink.event(UiEvent::ReasoningStart { id: &self.reasoning.id });
+        }
+        sink.event(UiEvent::ReasoningDelta { id: &self.reasoning.id, delta, kept: true });
+    }
+
+    /// More of the answer.
+    pub fn text(&mut self, delta: &JsonStr, now_ms: u64, sink: &mut impl EventSink) {
+        if delta.is_empty() {
+            return;
+        }
+        self.close_reasoning(sink);
+        if !self.text.open {
+            self.text.begin("text", now_ms, &mut self.parts);
+            sink.event(UiEvent::TextStart { id: &self.text.id });
+        }
+        self.answered = true;
+        sink.event(UiEvent::TextDelta { id: &self.text.id, delta });
+    }
+
+    /// A picture, as markdown in the answer.
+    pub fn media(&mut self, url: &JsonStr, now_ms: u64, sink: &mut impl EventSink) {
+        let url = url.trim();
+        if url.is_empty() {
+            return;
+        }
+        let mut markdown = JsonString::from("\n![media](");
+        markdown.push(url);
+        markdown.push(&JsonStr::escape(")\n"));
+        self.text(&markdown, now_ms, sink);
+    }
+
+    /// A tool is called.
+    pub fn tool_call(
+        &mut self,
+        tool_call_id: &JsonStr,
+        tool_name: &JsonStr,
+        input: &JsonValue,
+        sink: &mut impl EventSink,
+    ) {
+        self.close(sink);
+        sink.event(UiEvent::ToolInputStart { tool_call_id, tool_name });
+        sink.event(UiEvent::ToolInputAvailable { tool_call_id, tool_name, input });
+    }
+
+    /// A tool came back with `output`. Open parts stay open.
+    pub fn tool_output(&self, id: &JsonStr, output: &JsonValue, sink: &mut impl EventSink) {
+        sink.event(UiEvent::ToolOutputAvailable { tool_call_id: id, output });
+    }
+
+    /// A tool failed. Open parts stay open.
+    pub fn tool_error(&self, id: &JsonStr, error_text: &JsonValue, sink: &mut impl EventSink) {
+        sink.event(UiEvent::ToolOutputError { tool_call_id: id, error_text });
+    }
+
+    /// Whether an error was shown; a run shows one.
+    pub fn is_error_reported(&self) -> bool {
+        self.error_reported
+    }
+
+    /// Shows an error, in a text part of its own.
+    pub fn error(&mut self, message: &JsonStr, now_ms: u64, sink: &mut impl EventSink) {
+        self.error_reported = true;
+        self.close(sink);
+        self.say_error(message, now_ms, sink);
+    }
+
+    /// Ends the parts that are open.
+    pub fn close(&mut self, sink: &mut impl EventSink) {
+        self.close_reasoning(sink);
+        if self.text.open {
+            self.text.open = false;
+            sink.event(UiEvent::TextEnd { id: &self.text.id });
+        }
+    }
+
+    /// Ends the stream of an agent that ended with `exit_code`, `None` if a signal ended it.
+    pub fn finish(&mut self, exit_code: Option<i32>, now_ms: u64, sink: &mut impl EventSink) {
+        self.close(sink);
+        if self.answered {
+            return;
+        }
+        let message = match exit_code {
+            None | Some(0) => JsonString::from("No response from agent."),
+            Some(code) => JsonString::from(&*format!(
+                "Agent exited with code {code}. Check server logs for details."
+            )),
+        };
+        self.say_error(&message, now_ms, sink);
+    }
+
+    fn say_error(&mut self, message: &JsonStr, now_ms: u64, sink: &mut impl EventSink) {
+        let mut text = JsonString::from("[error] ");
+        text.push(message);
+        self.text(&text, now_ms, sink);
+        self.close(sink);
+    }
+
+    fn close_reasoning(&mut self, sink: &mut impl EventSink) {
+        if self.reasoning.open {
+            self.reasoning.open = false;
+            self.status = false;
+            sink.event(UiEvent::ReasoningEnd { id: &self.reasoning.id });
+        }
+    }
+}

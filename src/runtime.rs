@@ -1,0 +1,32 @@
+//! The tokio runtime in which runs live: two threads for pipes and events, a few for the disk.
+//!
+//! It starts with the first run, not when the addon is loaded, and lasts as long as the process.
+
+use once_cell::sync::Lazy;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+
+/// Threads on which pipes are read and lines are parsed.
+const WORKERS: usize = 2;
+/// Threads on which files are written; more runs wait for one another.
+const DISK_THREADS: usize = 4;
+/// After this long without work, a disk thread ends.
+const DISK_THREAD_IDLE: Duration = Duration::from_secs(2);
+
+static RUNTIME: Lazy<std::io::Result<Runtime>> = Lazy::new(|| {
+    Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(DISK_THREADS)
+        .thread_keep_alive(DISK_THREAD_IDLE)
+        .thread_name("active-runs")
+        .enable_all()
+        .build()
+});
+
+/// The runtime, started if it was not.
+///
+/// # Errors
+/// When the system refuses its threads.
+pub fn runtime() -> crate::error::Result<&'static Runtime> {
+    RUNTIME.as_ref().map_err(crate::error::Error::no_runtime)
+}
