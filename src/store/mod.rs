@@ -35,6 +35,7 @@ use live::Live;
 use session_file::{Put, SessionFile};
 use std::{
     collections::HashMap,
+    fmt,
     io::{self, Write},
     path::{self, Path, PathBuf},
     sync::{Arc, Mutex, Once, OnceLock, PoisonError, Weak},
@@ -87,6 +88,18 @@ pub struct LiveMessage {
     store: Arc<Store>,
     session: SessionId,
     hash: u64,
+}
+
+impl fmt::Debug for LiveMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LiveMessage").field(&self.session).finish()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.folder).finish()
+    }
 }
 
 impl Drop for LiveMessage {
