@@ -258,3 +258,66 @@ fn is(value: Option<RawValue<'_>>, word: &str) -> bool {
 fn is_true(value: Option<RawValue<'_>>) -> bool {
     value.is_some_and(|value| value.text() == "true")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(line: &str) -> AgentEvent<'_> {
+        AgentLine::read(line).unwrap().unwrap().event
+    }
+
+    #[test]
+    fn members_of_the_wrong_type_count_as_missing() {
+        for line in [
+            "[1]",
+            "5",
+            "\"s\"",
+            "true",
+            "{}",
+            r#"{"event":5}"#,
+            r#"{"event":"agent"}"#,
+            r#"{"event":"agent","stream":7,"data":{"delta":"x"}}"#,
+            r#"{"event":"agent","stream":"thinking","data":{"delta":["x"]}}"#,
+            r#"{"event":"agent","stream":"thinking","data":[{"delta":"x"}]}"#,
+            r#"{"event":"agent","stream":"tool","data":{"phase":5}}"#,
+            r#"{"event":"agent","stream":"lifecycle","data":"start"}"#,
+            r#"{"event":"other","stream":"thinking","data":{"delta":"x"}}"#,
+        ] {
+            assert!(matches!(event(line), AgentEvent::Other), "{line}");
+        }
+        assert!(AgentLine::read("null").unwrap().is_none());
+        assert!(AgentLine::read("").is_err());
+    }
+
+    #[test]
+    fn of_repeated_keys_the_last_value_counts() {
+        let line =
+            r#"{"event":"x","stream":"thinking","data":{"delta":"1","delta":"2"},"event":"agent"}"#;
+        assert!(
+            matches!(event(line), AgentEvent::Thinking { delta } if delta.json().as_str() == "2")
+        );
+        let line = r#"{"event":"agent","stream":"thinking","data":{"delta":"1"},"data":{}}"#;
+        assert!(matches!(event(line), AgentEvent::Other));
+        let line = r#"{"event":"error","data":{"error":"1"},"data":null,"error":"2"}"#;
+        assert!(
+            matches!(event(line), AgentEvent::Error(Some(body)) if body.json().as_str() == "2")
+        );
+    }
+
+    #[test]
+    fn an_error_is_read_from_the_data_even_if_that_says_nothing() {
+        for line in [
+            r#"{"event":"error","error":"own","data":{}}"#,
+            r#"{"event":"error","error":"own","data":0}"#,
+            r#"{"event":"error","error":"own","data":"text"}"#,
+            r#"{"event":"error","error":5}"#,
+        ] {
+            assert!(matches!(event(line), AgentEvent::Error(None)), "{line}");
+        }
+        let line = r#"{"event":"error","errorMessage":"3","message":"2","error":{}}"#;
+        assert!(
+            matches!(event(line), AgentEvent::Error(Some(body)) if body.json().as_str() == "2")
+        );
+    }
+}
