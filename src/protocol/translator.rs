@@ -45,8 +45,12 @@ impl Translator {
 
     /// Reads a line, without its line end. `now_ms` goes into the ids of parts that begin.
     pub fn line(&mut self, line: &[u8], now_ms: u64, sink: &mut impl EventSink) -> LineKind {
-        // Node's decoder replaces invalid bytes as this does.
-        let text = String::from_utf8_lossy(line);
+        // Node's decoder replaces invalid bytes as Rust's lossy one does, which is a slow way to
+        // find that there are none.
+        let text = match str::from_utf8(line) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(line),
+        };
         match AgentLine::read(&text) {
             Ok(line) => self.read(line, now_ms, sink),
             Err(_) => separated(&text)
