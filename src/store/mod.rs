@@ -32,13 +32,14 @@ use crate::{
 use index_file::{IndexFile, Touch};
 use layout::hash_of;
 use live::Live;
+use once_cell::sync::Lazy;
 use session_file::{Put, SessionFile};
 use std::{
     collections::HashMap,
     fmt,
     io::{self, Write},
     path::{self, Path, PathBuf},
-    sync::{Arc, Mutex, Once, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, Once, PoisonError, Weak},
 };
 
 /// Sessions whose files are remembered, and lines in all of them (24 bytes each).
@@ -108,15 +109,24 @@ impl Drop for LiveMessage {
     }
 }
 
+/// The stores of the process.
+#[derive(Default)]
+struct Stores {
+    open: HashMap<PathBuf, Weak<Store>>,
+    /// Kept, with what it knows of its files, while nobody else holds it.
+    last: Option<Arc<Store>>,
+}
+
+static STORES: Lazy<Mutex<Stores>> = Lazy::new(Mutex::default);
+
 impl Store {
     /// The store in `folder`, which need not exist yet.
     pub fn at(folder: &Path) -> Arc<Self> {
-        static STORES: OnceLock<Mutex<HashMap<PathBuf, Weak<Store>>>> = OnceLock::new();
         // Only fails for an empty path or a lost working folder; then the path is as good as any.
         let folder = path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-        let stores = STORES.get_or_init(Mutex::default);
-        let mut stores = stores.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = stores.get(&folder).and_then(Weak::upgrade) {
+        let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = stores.open.get(&folder).and_then(Weak::upgrade) {
+            stores.last = Some(Arc::clone(&store));
             return store;
         }
         let store = Arc::new(Self {
@@ -126,8 +136,9 @@ impl Store {
             swept: Once::new(),
             folder: folder.clone(),
         });
-        stores.retain(|_, store| store.strong_count() > 0);
-        stores.insert(folder, Arc::downgrade(&store));
+        stores.open.retain(|_, store| store.strong_count() > 0);
+        stores.open.insert(folder, Arc::downgrade(&store));
+        stores.last = Some(Arc::clone(&store));
         store
     }
 
