@@ -19,7 +19,9 @@ class Hub {
   #pending = new Set();
   #byRun = new Map();
   #isScheduled = false;
-  #bell = new binding.Bell(() => this.#onBell(), isMainThread);
+  // The bell refers to it weakly, so that a realm that is gone does not stay for it.
+  #ring = () => this.#onBell();
+  #bell = new binding.Bell(this.#ring, isMainThread);
   /** Views for which the process is kept alive. */
   #held = new Set();
 
