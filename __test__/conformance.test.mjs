@@ -44,7 +44,7 @@ beforeAll(async () => {
     stderr += text;
   });
   player.on('message', ([n, result]) => played.set(jobs[n].name, result));
-  player.send(jobs.map(({ agentSessionId }) => agentSessionId ?? 'any'));
+  player.send(jobs.map(({ agentSessionId }) => agentSessionId));
   const code = await new Promise((resolve) => player.on('close', resolve));
   if (code !== 0) throw new Error(`the player ended with ${code}: ${stderr.slice(-2_000)}`);
   expect(stderr).toContain('[active-runs stderr] [openclaw] Error: no model');
