@@ -246,6 +246,14 @@ fn push_quoted(out: &mut String, text: &JsonStr) {
 /// Members as an object has them that got them one after the other: of a repeated key the last
 /// value at the first one's place, and array indexes first, ascending.
 fn ordered(mut members: Vec<Member>) -> Vec<Member> {
+    // Most objects are small and in order.
+    let is_plain = |(place, member): (usize, &Member)| {
+        array_index(&member.key).is_none()
+            && members[..place].iter().all(|earlier| earlier.key != member.key)
+    };
+    if members.len() <= 16 && members.iter().enumerate().all(is_plain) {
+        return members;
+    }
     let mut by_key: Vec<usize> = (0..members.len()).collect();
     // Stable: equal keys stay in the order they came in.
     by_key.sort_by(|&a, &b| members[a].key.cmp(&members[b].key));

@@ -546,7 +546,7 @@ mod tests {
     fn containers_are_told_apart_at_every_depth() {
         for depth in [1, 2, 63, 64, 65, 127, 128, 129, 200, 1_000] {
             for step in 1..4 {
-                let opens = |level: usize| level % (step + 1) == 0;
+                let opens = |level: usize| level.is_multiple_of(step + 1);
                 let mut text = String::new();
                 for level in 0..depth {
                     text.push_str(if opens(level) { "[" } else { "{\"k\":" });

@@ -11,9 +11,6 @@ mod tool_result;
 mod translator;
 mod ui_events;
 
-#[cfg(test)]
-mod tests;
-
 pub use agent_event::{AgentEvent, AgentLine};
 pub use translator::{LineKind, Translator};
 pub use ui_events::{EventSink, Form, UiEvent, UiState};

@@ -1,40 +1,334 @@
-//! stub
-use crate::{error::Result, session_id::SessionId};
-use std::{
-    io::{self, Write},
-    path::{Path, PathBuf},
-    sync::Arc,
+//! The store: a folder with `<session>.jsonl` for every session and one `index.json`.
+//!
+//! It finds, appends and replaces messages in files that the app's routes and other processes
+//! read and rewrite too, so that a reader sees a whole old or a whole new file and no writer's
+//! words are lost. It never parses or copies the history through memory to change a message, and
+//! knows nothing of runs. All of it blocks; only `add_message` is quick enough for the JavaScript
+//! thread.
+//!
+//! The way of a write: [`session_file`] opens and locks the file (`lock`), knows its lines
+//! (`layout`, `line`), plans the next version (`plan`), writes it beside (`atomic`) and looks after
+//! the version it replaced (`replaced`). Then, with the session's lock given back, its entry in
+//! `index_file` is updated under the index's own.
+
+mod atomic;
+mod index_file;
+mod layout;
+mod line;
+mod live;
+mod lock;
+mod plan;
+mod replaced;
+mod session_file;
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    error::{Error, Result},
+    json::Cursor,
+    session_id::SessionId,
 };
-/// stub
+use index_file::{IndexFile, Touch};
+use layout::hash_of;
+use live::Live;
+use session_file::{Put, SessionFile};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    path::{self, Path, PathBuf},
+    sync::{Arc, Mutex, Once, OnceLock, PoisonError, Weak},
+};
+
+/// Sessions whose files are remembered, and lines in all of them (24 bytes each).
+const MAX_SESSIONS: usize = 512;
+const MAX_LINES: usize = 2_000_000;
+
+/// Why an attempt did not work out.
 #[derive(Debug)]
-pub struct Store(PathBuf);
-#[allow(missing_docs)]
+enum Trouble {
+    /// The file is not what it was a moment ago: look again.
+    Changed,
+    /// The system refused, on the file that the attempt is about.
+    System(io::Error),
+    Failed(Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A folder of sessions. There is one for each folder in the process.
+pub struct Store {
+    folder: PathBuf,
+    sessions: Mutex<Sessions>,
+    index: IndexFile,
+    live: Live,
+    swept: Once,
+}
+
+#[derive(Default)]
+struct Sessions {
+    /// With the value of `clock` when each was last used.
+    files: HashMap<SessionId, (u64, Arc<SessionFile>)>,
+    clock: u64,
+}
+
+/// While this exists, the message counts as being written by a run of this process.
+pub struct LiveMessage {
+    store: Arc<Store>,
+    session: SessionId,
+    hash: u64,
+}
+
+impl Drop for LiveMessage {
+    fn drop(&mut self) {
+        self.store.live.remove(&self.session, self.hash);
+    }
+}
+
 impl Store {
-    pub fn at(p: &Path) -> Arc<Self> {
-        Arc::new(Self(p.into()))
+    /// The store in `folder`, which need not exist yet.
+    pub fn at(folder: &Path) -> Arc<Self> {
+        static STORES: OnceLock<Mutex<HashMap<PathBuf, Weak<Store>>>> = OnceLock::new();
+        // Only fails for an empty path or a lost working folder; then the path is as good as any.
+        let folder = path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let stores = STORES.get_or_init(Mutex::default);
+        let mut stores = stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = stores.get(&folder).and_then(Weak::upgrade) {
+            return store;
+        }
+        let store = Arc::new(Self {
+            sessions: Mutex::default(),
+            index: IndexFile::new(&folder),
+            live: Live::new(&folder),
+            swept: Once::new(),
+            folder: folder.clone(),
+        });
+        stores.retain(|_, store| store.strong_count() > 0);
+        stores.insert(folder, Arc::downgrade(&store));
+        store
     }
-    pub fn add_message(&self, _s: &SessionId, _id: &str, _l: &[u8], _n: u64) -> Result<bool> {
-        Ok(true)
+
+    /// Where the session's messages are.
+    pub fn session_path(&self, session: &SessionId) -> PathBuf {
+        self.folder.join(format!("{session}.jsonl"))
     }
+
+    /// Adds a message at the end, unless one with this id is there; says whether it was added.
+    /// `line` is the message's JSON. It is not synced; see [`Store::sync`].
+    ///
+    /// # Errors
+    /// When the session's file cannot be read or written.
+    pub fn add_message(
+        &self,
+        session: &SessionId,
+        id: &str,
+        line: &[u8],
+        now_ms: u64,
+    ) -> Result<bool> {
+        let added = self.session(session).add(&self.live, id, line)?;
+        if added {
+            self.index.touch(session, &Touch { added: 1, title: None, now_ms });
+        }
+        Ok(added)
+    }
+
+    /// Replaces the message `id` where it stands, or adds it at the end. `write` writes its JSON,
+    /// and is called again when others change the file meanwhile. With `durable`, it is on the
+    /// disk when this returns.
+    ///
+    /// # Errors
+    /// When the session's file cannot be read or written, or `write` fails. The file is then as
+    /// it was.
     pub fn put_message(
         &self,
-        s: &SessionId,
-        _id: &str,
-        w: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
-        _d: bool,
-        _n: u64,
+        session: &SessionId,
+        id: &str,
+        write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+        durable: bool,
+        now_ms: u64,
     ) -> Result<()> {
-        let mut v = vec![];
-        let _ = w(&mut v);
-        v.push(b'\n');
-        let _ = std::fs::create_dir_all(&self.0);
-        let _ = std::fs::write(self.0.join(format!("{s}.jsonl")), v);
+        self.sweep();
+        let mut write = |_: usize, out: &mut dyn Write| write(out);
+        let mut put = Put { ids: &[id], only_new: false, durable, write: &mut write };
+        let added = self.session(session).put(&self.live, &mut put)?;
+        self.index.touch(session, &Touch { added, title: None, now_ms });
         Ok(())
     }
-    pub fn still_has(&self, _s: &SessionId, _id: &str) -> Result<bool> {
-        Ok(true)
+
+    /// Says that a run of this process is writing the message, until the result is dropped: its
+    /// `_streaming` mark is then not taken for stale, in no process.
+    pub fn mark_live(self: &Arc<Self>, session: &SessionId, id: &str) -> LiveMessage {
+        let hash = hash_of(id);
+        self.live.add(session, hash);
+        LiveMessage { store: self.clone(), session: session.clone(), hash }
     }
-    pub fn sync(&self, _s: &SessionId) -> Result<()> {
+
+    /// Whether the message is (still) in the session's file; true when the file was deleted.
+    ///
+    /// # Errors
+    /// When the session's file cannot be read.
+    pub fn still_has(&self, session: &SessionId, id: &str) -> Result<bool> {
+        self.sweep();
+        self.session(session).has(id)
+    }
+
+    /// Waits until what was added is on the disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn sync(&self, session: &SessionId) -> Result<()> {
+        self.sweep();
+        self.session(session).sync()
+    }
+
+    /// The session's messages as a JSON array, in order. Lines that are no JSON object are left
+    /// out; on the disk they stay.
+    ///
+    /// # Errors
+    /// When the session's file cannot be read.
+    pub fn read_messages(&self, session: &SessionId) -> Result<Vec<u8>> {
+        self.sweep();
+        let bytes = self.session(session).read()?;
+        let mut messages = Vec::with_capacity(bytes.len() + 2);
+        messages.push(b'[');
+        for line in bytes.split(|&byte| byte == b'\n') {
+            let text = String::from_utf8_lossy(line);
+            let mut cursor = Cursor::new(&text);
+            let Ok(message) = cursor.value() else { continue };
+            if cursor.end().is_err() || !message.is_object() || message.is_array() {
+                continue;
+            }
+            if messages.len() > 1 {
+                messages.push(b',');
+            }
+            messages.extend_from_slice(message.text().as_bytes());
+        }
+        messages.push(b']');
+        Ok(messages)
+    }
+
+    /// Replaces messages (id and JSON) where they stand and adds new ones at the end, in one
+    /// durable commit; updates the session's entry in the index.
+    ///
+    /// # Errors
+    /// When the session's file cannot be read or written. The file is then as it was.
+    pub fn upsert_messages(
+        &self,
+        session: &SessionId,
+        messages: &[(String, String)],
+        title: Option<&str>,
+        now_ms: u64,
+    ) -> Result<()> {
+        self.sweep();
+        // Of a repeated id the last message counts, at the first one's place.
+        let mut last: Vec<(&str, &str)> = Vec::with_capacity(messages.len());
+        let mut places: HashMap<&str, usize> = HashMap::with_capacity(messages.len());
+        for (id, json) in messages {
+            match places.get(id.as_str()) {
+                Some(&place) => last[place].1 = json,
+                None => {
+                    places.insert(id, last.len());
+                    last.push((id, json));
+                }
+            }
+        }
+        let ids: Vec<&str> = last.iter().map(|(id, _)| *id).collect();
+        let mut write =
+            |message: usize, out: &mut dyn Write| out.write_all(last[message].1.as_bytes());
+        let mut put = Put { ids: &ids, only_new: false, durable: true, write: &mut write };
+        let added = self.session(session).put(&self.live, &mut put)?;
+        self.index.touch(session, &Touch { added, title, now_ms });
         Ok(())
+    }
+
+    /// The index's entries as a JSON array, newest first; `[]` when there is no index.
+    ///
+    /// # Errors
+    /// When the index cannot be read or is no JSON array.
+    pub fn list_sessions(&self) -> Result<String> {
+        self.sweep();
+        self.index.list()
+    }
+
+    /// Makes a session: an entry at the front of the index, which is returned as JSON, and an
+    /// empty file. A session that has either keeps it.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or the index is no JSON array.
+    pub fn create_session(
+        &self,
+        session: &SessionId,
+        title: &str,
+        file_path: Option<&str>,
+        now_ms: u64,
+    ) -> Result<String> {
+        self.sweep();
+        self.session(session).create()?;
+        self.index.create(session, title, file_path, now_ms)
+    }
+
+    /// Removes the session's file and its entry in the index; says whether there was either.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn delete_session(&self, session: &SessionId) -> Result<bool> {
+        self.sweep();
+        let file = self.session(session).delete()?;
+        let entry = self.index.delete(session)?;
+        Ok(file || entry)
+    }
+
+    /// What is known of the session's file, remembered within the bounds.
+    fn session(&self, session: &SessionId) -> Arc<SessionFile> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.clock += 1;
+        let clock = sessions.clock;
+        if let Some((used, file)) = sessions.files.get_mut(session) {
+            *used = clock;
+            return file.clone();
+        }
+        sessions.forget_beyond_bounds();
+        let file = Arc::new(SessionFile::new(&self.folder, session));
+        sessions.files.insert(session.clone(), (clock, file.clone()));
+        file
+    }
+
+    /// Housekeeping for calls that are not on the JavaScript thread: once, the files that dead
+    /// processes left; always, the replaced files that nobody will write into any more.
+    fn sweep(&self) {
+        self.swept.call_once(|| atomic::remove_stale(&self.folder));
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let files: Vec<_> = sessions.files.values().map(|(_, file)| file.clone()).collect();
+        drop(sessions);
+        for file in files {
+            file.forget_replaced();
+        }
+    }
+}
+
+impl Sessions {
+    /// Forgets those that were not used for the longest time and are not in use.
+    fn forget_beyond_bounds(&mut self) {
+        let lines = |file: &SessionFile| file.remembered();
+        let mut total: usize = self.files.values().map(|(_, file)| lines(file)).sum();
+        while self.files.len() >= MAX_SESSIONS || total > MAX_LINES {
+            let idle = self.files.iter().filter(|(_, (_, file))| Arc::strong_count(file) == 1);
+            let oldest =
+                idle.min_by_key(|(_, (used, _))| *used).map(|(session, _)| session.clone());
+            let Some((_, file)) = oldest.and_then(|session| self.files.remove(&session)) else {
+                return;
+            };
+            total = total.saturating_sub(lines(&file));
+        }
     }
 }

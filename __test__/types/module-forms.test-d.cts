@@ -1,0 +1,6 @@
+// Checked by `npm run types`, never run: a CommonJS module gets the same by `require`.
+import { expectTypeOf } from "expect-type";
+import activeRuns = require("active-runs");
+
+expectTypeOf(activeRuns.startRun).returns.toEqualTypeOf<activeRuns.ActiveRun>();
+expectTypeOf(activeRuns.configure).returns.toEqualTypeOf<activeRuns.Settings>();

@@ -1,0 +1,129 @@
+// Checked by `npm run types`, never run: the public types, and that they can stand in for the module's own.
+import { expectTypeOf } from "expect-type";
+import type { ChildProcess } from "node:child_process";
+import {
+  abortRun,
+  configure,
+  getActiveRun,
+  hasActiveRun,
+  persistUserMessage,
+  startRun,
+  subscribeToRun,
+} from "active-runs";
+import type {
+  AccumulatedMessage,
+  ActiveRun,
+  ActiveRunsError,
+  AgentCommand,
+  AgentProcess,
+  ErrorCode,
+  RunStatus,
+  RunSubscriber,
+  Settings,
+  SseEvent,
+  StartRunParams,
+  SubscribeOptions,
+  ToolCall,
+  UserMessage,
+} from "active-runs";
+
+// What the TypeScript module declares. Of its child process the package keeps `pid` and `kill`, and its set of
+// subscribers is to be read.
+type ModuleEvent = Record<string, unknown> & { type: string };
+type ModuleSubscriber = (event: ModuleEvent | null) => void;
+type ModuleRun = {
+  sessionId: string;
+  childProcess: Pick<ChildProcess, "pid" | "kill">;
+  eventBuffer: ModuleEvent[];
+  subscribers: ReadonlySet<ModuleSubscriber>;
+  accumulated: {
+    id: string;
+    role: "assistant";
+    textParts: string[];
+    reasoningParts: string[];
+    toolCalls: Map<
+      string,
+      { toolName: string; args: Record<string, unknown>; output?: Record<string, unknown>; errorText?: string }
+    >;
+  };
+  status: "running" | "completed" | "error";
+  startedAt: number;
+  exitCode: number | null;
+  abortController: AbortController;
+};
+
+expectTypeOf(startRun).toExtend<
+  (params: { sessionId: string; message: string; agentSessionId?: string }) => ModuleRun
+>();
+expectTypeOf(subscribeToRun).toExtend<
+  (sessionId: string, callback: ModuleSubscriber, options?: { replay?: boolean }) => (() => void) | null
+>();
+expectTypeOf(abortRun).toExtend<(sessionId: string) => boolean>();
+expectTypeOf(hasActiveRun).toExtend<(sessionId: string) => boolean>();
+expectTypeOf(getActiveRun).toExtend<(sessionId: string) => ModuleRun | undefined>();
+expectTypeOf(persistUserMessage).toExtend<
+  (sessionId: string, message: { id: string; content: string; parts?: unknown[] }) => void
+>();
+expectTypeOf<SseEvent>().toEqualTypeOf<ModuleEvent>();
+expectTypeOf<RunSubscriber>().toEqualTypeOf<ModuleSubscriber>();
+
+// Arguments.
+expectTypeOf(startRun).parameters.toEqualTypeOf<[StartRunParams]>();
+expectTypeOf(subscribeToRun).parameters.toEqualTypeOf<[string, RunSubscriber, SubscribeOptions?]>();
+expectTypeOf(persistUserMessage).parameters.toEqualTypeOf<[string, UserMessage]>();
+expectTypeOf(configure).parameters.toEqualTypeOf<[Partial<Settings>?]>();
+startRun({ sessionId: "s", message: "m" });
+startRun({
+  sessionId: "s",
+  message: "m",
+  agent: { command: "agent", args: ["--message", "{message}"] as const, cwd: "/", env: { A: "1", B: undefined } },
+});
+startRun({ sessionId: "s", message: "m", agent: { command: "agent", env: process.env } });
+subscribeToRun("s", () => {});
+subscribeToRun("s", (event) => expectTypeOf(event).toEqualTypeOf<SseEvent | null>(), { replay: false });
+configure();
+configure({ killAfterMs: 100 });
+// @ts-expect-error the message is required
+startRun({ sessionId: "s" });
+// @ts-expect-error an agent has a command
+startRun({ sessionId: "s", message: "m", agent: { args: [] } });
+// @ts-expect-error a misspelt option
+subscribeToRun("s", () => {}, { reply: false });
+// @ts-expect-error an unknown setting
+configure({ killAfter: 100 });
+// @ts-expect-error times are numbers
+configure({ killAfterMs: "5s" });
+// @ts-expect-error a user's message has an id
+persistUserMessage("s", { content: "hello" });
+
+// Results.
+const run = startRun({ sessionId: "s", message: "m" });
+expectTypeOf(run).toEqualTypeOf<ActiveRun>();
+expectTypeOf(run.status).toEqualTypeOf<RunStatus>();
+expectTypeOf(run.exitCode).toEqualTypeOf<number | null>();
+expectTypeOf(run.childProcess).toEqualTypeOf<AgentProcess>();
+expectTypeOf(run.childProcess.pid).toEqualTypeOf<number | undefined>();
+expectTypeOf(run.accumulated).toEqualTypeOf<AccumulatedMessage>();
+expectTypeOf(run.accumulated.toolCalls.get("t")).toEqualTypeOf<ToolCall | undefined>();
+expectTypeOf(run.subscribers.size).toEqualTypeOf<number>();
+expectTypeOf(run.abortController.signal.aborted).toEqualTypeOf<boolean>();
+run.childProcess.kill();
+run.childProcess.kill("SIGINT");
+run.childProcess.kill(9);
+// @ts-expect-error a run is read, not written
+run.status = "completed";
+// @ts-expect-error not the name of a signal
+run.childProcess.kill("TERM");
+expectTypeOf(subscribeToRun("s", () => {})).toEqualTypeOf<(() => void) | null>();
+expectTypeOf(getActiveRun("s")).toEqualTypeOf<ActiveRun | undefined>();
+expectTypeOf(configure()).toEqualTypeOf<Settings>();
+expectTypeOf<AgentCommand["args"]>().toEqualTypeOf<readonly string[] | undefined>();
+
+// Errors.
+try {
+  startRun({ sessionId: "s", message: "m" });
+} catch (error) {
+  const { code, message } = error as ActiveRunsError;
+  expectTypeOf(code).toEqualTypeOf<ErrorCode>();
+  expectTypeOf(message).toEqualTypeOf<string>();
+}

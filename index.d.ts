@@ -1,0 +1,265 @@
+/**
+ * One event of an AI SDK UI message stream, as sent to the browser in an SSE `data:` line.
+ *
+ * | `type` | other members, in this order |
+ * |---|---|
+ * | `text-start`, `text-end` | `id` |
+ * | `text-delta` | `id`, `delta` |
+ * | `reasoning-start`, `reasoning-end` | `id` |
+ * | `reasoning-delta` | `id`, `delta` |
+ * | `tool-input-start` | `toolCallId`, `toolName` |
+ * | `tool-input-available` | `toolCallId`, `toolName`, `input` |
+ * | `tool-output-available` | `toolCallId`, `output` |
+ * | `tool-output-error` | `toolCallId`, `errorText` |
+ *
+ * A part's `id` is `<kind>-<ms since 1970>-<number>` with the kind `text`, `reasoning` or `status`; a `status` part is
+ * reasoning that says what the agent is busy with, and is not stored. Errors are text parts that begin with `[error] `.
+ *
+ * Each subscriber is handed plain objects; treat them as read-only.
+ */
+export type SseEvent = Record<string, unknown> & { type: string };
+
+/**
+ * Receives a run's events in order, then `null` once, when the run has ended.
+ *
+ * By the time of that `null` the final message is on disk and `status` is final; a new run of the session may be
+ * started from inside it. What the callback throws is swallowed while events are live, and reaches the caller of
+ * {@link subscribeToRun} while they are replayed.
+ */
+export type RunSubscriber = (event: SseEvent | null) => void;
+
+/** `completed`: exit code 0, or ended by a signal (an aborted run, too). `error`: any other end. */
+export type RunStatus = "running" | "completed" | "error";
+
+/** A tool call as far as it is known. */
+export interface ToolCall {
+  toolName: string;
+  /** What the tool was called with; `{}` if the agent sent no object. */
+  args: Record<string, unknown>;
+  /** Its result: absent until there is one, and after an error. */
+  output?: Record<string, unknown>;
+  /** Why it failed. A string, unless the agent put something else into `result.details.error`. */
+  errorText?: string;
+}
+
+/** The assistant's message as it has grown so far: what the store is given. */
+export interface AccumulatedMessage {
+  /** `assistant-<sessionId>-<ms since 1970>`: the id of the stored message. */
+  id: string;
+  role: "assistant";
+  /** The deltas of all text parts, in order. */
+  textParts: string[];
+  /** The deltas of all reasoning parts, in order, without those of `status` parts. */
+  reasoningParts: string[];
+  /** By tool call id, in the order of the first call. */
+  toolCalls: Map<string, ToolCall>;
+}
+
+/** The agent's process, as much of Node's `ChildProcess` as a run needs. */
+export interface AgentProcess {
+  /**
+   * The process id. `undefined` until the process exists, a moment after {@link startRun} has returned, and for ever if
+   * it could not be started.
+   */
+  readonly pid: number | undefined;
+  /**
+   * Sends a signal to the agent's process group: to the agent and to what it has started. Before the agent exists, the
+   * signal waits for it. Unlike {@link abortRun} it does not follow up with SIGKILL.
+   *
+   * @param signal A signal's name or number. @default "SIGTERM"
+   * @returns Whether there is a process to signal, or will be.
+   * @throws `INVALID_ARGUMENT` for an unknown signal.
+   */
+  kill(signal?: `SIG${string}` | number): boolean;
+}
+
+/**
+ * A run, active or ended a short while ago.
+ *
+ * The object is live: every read shows the run as it is in this tick of the event loop. Within one tick nothing changes.
+ */
+export interface ActiveRun {
+  readonly sessionId: string;
+  readonly childProcess: AgentProcess;
+  /**
+   * All events so far: one array, made when it is first asked for and kept up to date from then on, at the price of its
+   * memory. To be read, not changed.
+   */
+  readonly eventBuffer: SseEvent[];
+  /** The callbacks that are subscribed, in the order in which they came. None once the run has ended. */
+  readonly subscribers: ReadonlySet<RunSubscriber>;
+  /** The message so far. Its arrays and its map are made anew at each read. */
+  readonly accumulated: AccumulatedMessage;
+  readonly status: RunStatus;
+  /** When the run began, in milliseconds since 1970. */
+  readonly startedAt: number;
+  /**
+   * The agent's exit code. `null` while it runs and when a signal ended it; negative, the system's error number, when
+   * it could not be started (-2 for ENOENT), as in Node's `close` event.
+   */
+  readonly exitCode: number | null;
+  /** Aborting it does what {@link abortRun} does. */
+  readonly abortController: AbortController;
+}
+
+/** An agent program of one's own. It is started without a shell; its stdin is closed. */
+export interface AgentCommand {
+  /** A path, or the name of a program to be found on the `PATH` of the environment that it is given. */
+  command: string;
+  /**
+   * Its arguments. `{message}`, `{sessionId}` and `{agentSessionId}` are replaced, wherever they stand in an argument;
+   * an `agentSessionId` that is not given becomes nothing. @default []
+   */
+  args?: readonly string[];
+  /** Its working directory, relative to that of this process. @default the working directory of this process */
+  cwd?: string;
+  /** Variables to add to `process.env` as it is at the call; `undefined` takes one away. @default {} */
+  env?: Readonly<Record<string, string | undefined>>;
+}
+
+/** What {@link startRun} takes. */
+export interface StartRunParams {
+  /**
+   * Names the run and its file in the store: 1 to 200 bytes of UTF-8, not `.` or `..`, without `/`, `\` and NUL.
+   */
+  sessionId: string;
+  /** What the user said. It is an argument of the agent's command line, so it has no NUL, and the system bounds its length. */
+  message: string;
+  /**
+   * The agent's own name for the conversation. With it, lines that belong to another of the agent's conversations are
+   * skipped; without it none are.
+   */
+  agentSessionId?: string;
+  /** The agent to start. @default the OpenClaw agent: see the README, "Which agent is started" */
+  agent?: AgentCommand;
+}
+
+/** What {@link subscribeToRun} takes. */
+export interface SubscribeOptions {
+  /** Whether the events so far are delivered first, before the call returns. @default true */
+  replay?: boolean;
+}
+
+/** What {@link persistUserMessage} takes. */
+export interface UserMessage {
+  /** A message with an id that the session's file already has is not written again. */
+  id: string;
+  /** The message as plain text. */
+  content: string;
+  /** The message's UI parts, stored as `JSON.stringify` gives them. */
+  parts?: unknown[];
+}
+
+/**
+ * Settings of the whole process. A run keeps those that it was started with.
+ *
+ * Numbers are whole: times from 0 to 2147483647 ms, sizes from 1 byte on.
+ */
+export interface Settings {
+  /** The folder of the session files. Made when it is first needed. @default "~/.openclaw/web-chat" */
+  storeDir: string;
+  /** The shortest time between two writes of a growing answer, in milliseconds. @default 2000 */
+  persistIntervalMs: number;
+  /** How long an ended run can still be subscribed to, in milliseconds. @default 30000 */
+  cleanupGraceMs: number;
+  /** How long an aborted agent may go on before it gets SIGKILL, in milliseconds. @default 5000 */
+  killAfterMs: number;
+  /**
+   * How long the agent's pipes are still read after the agent itself has gone, if a process that it has left behind
+   * keeps them open, in milliseconds. @default 2000
+   */
+  pipeGraceMs: number;
+  /** The longest line of the agent's output, in bytes; a longer one is skipped with a warning. @default 67108864 (64 MiB) */
+  maxLineBytes: number;
+  /** The most that one run may keep for replay, in bytes; beyond it the agent is stopped with an error. @default 536870912 (512 MiB) */
+  maxRunBytes: number;
+  /** How much of the beginning, and again of the end, of stderr is kept for error messages, in bytes. @default 65536 (64 KiB) */
+  maxStderrBytes: number;
+}
+
+/**
+ * The `code` of an error thrown by this package's functions. Loading the package throws an error with the code
+ * `UNSUPPORTED_PLATFORM` where there is no binary for the platform.
+ */
+export type ErrorCode =
+  /** An argument or setting has the wrong type or a value that is not allowed; the message begins with its name. */
+  | "INVALID_ARGUMENT"
+  /** The session id cannot be a file name in the store. */
+  | "INVALID_SESSION_ID"
+  /** The session already has a run that is running. */
+  | "RUN_ALREADY_ACTIVE"
+  /** The store could not be read or written; the message has the path and the system's reason. */
+  | "STORE_FAILED";
+
+/** What the functions of this package throw: an `Error` that carries an {@link ErrorCode}. */
+export interface ActiveRunsError extends Error {
+  readonly code: ErrorCode;
+}
+
+/**
+ * Starts an agent for a session. Nothing is delivered before the call has returned, and whoever subscribes in the same
+ * tick gets every event.
+ *
+ * A program that cannot be started is no error of this call: the stream says
+ * `[error] Failed to start agent: spawn <command> <code>`, and the run ends with the status `error`.
+ *
+ * @throws `RUN_ALREADY_ACTIVE` if the session's run is still running.
+ * @throws `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ */
+export function startRun(params: StartRunParams): ActiveRun;
+
+/**
+ * Subscribes to the run of a session.
+ *
+ * With `replay`, the events so far are delivered before the call returns; the live ones follow without a gap and
+ * without a duplicate. If the run has ended, `null` is delivered, too, and the function returned does nothing.
+ * A function that is already subscribed is not called twice.
+ *
+ * @returns A function that unsubscribes at once, or `null` if there is no such run.
+ * @throws `INVALID_ARGUMENT`, or what the callback throws in the replay.
+ */
+export function subscribeToRun(
+  sessionId: string,
+  callback: RunSubscriber,
+  options?: SubscribeOptions,
+): (() => void) | null;
+
+/**
+ * Stops a running agent and all that it has started: SIGTERM to its process group, and SIGKILL after
+ * {@link Settings.killAfterMs}. The run ends when they are gone, with what was said until then.
+ *
+ * @returns Whether there was a running run.
+ * @throws `INVALID_ARGUMENT`
+ */
+export function abortRun(sessionId: string): boolean;
+
+/**
+ * Whether the session has a run that is running; one that has ended does not count.
+ *
+ * @throws `INVALID_ARGUMENT`
+ */
+export function hasActiveRun(sessionId: string): boolean;
+
+/**
+ * The session's run, also when it has ended, for {@link Settings.cleanupGraceMs}.
+ *
+ * @throws `INVALID_ARGUMENT`
+ */
+export function getActiveRun(sessionId: string): ActiveRun | undefined;
+
+/**
+ * Appends a user's message to the session's file, unless one with its id is there. When the call returns, every reader
+ * of the file sees the message; it is synced to the disk in the background.
+ *
+ * @throws `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ */
+export function persistUserMessage(sessionId: string, msg: UserMessage): void;
+
+/**
+ * Changes settings for the runs and messages to come.
+ *
+ * @param settings Those to change; the others stay as they are.
+ * @returns All settings, as they are now in force.
+ * @throws `INVALID_ARGUMENT` for an unknown setting or a value that is not allowed; then nothing is changed.
+ */
+export function configure(settings?: Partial<Settings>): Settings;

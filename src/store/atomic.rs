@@ -1,0 +1,272 @@
+//! The next version of a file, written beside it and put in its place by one rename.
+//!
+//! What stays of the old version is copied by the kernel, not through user memory. Whoever reads
+//! the file sees the old one or the new one; it never changes a file that can be seen.
+
+use super::lock;
+use rustix::fs::{Gid, Uid, fchown, fsync};
+use std::{
+    fs::{self, File, Metadata},
+    io::{self, BufWriter, Write},
+    ops::Range,
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use tempfile::{Builder, NamedTempFile};
+
+const SUFFIX: &str = ".tmp";
+/// Random characters in a temporary name. With a session id of 200 bytes the name has 214.
+const RANDOM: usize = 8;
+/// A temporary file that nobody locks and that is older than this was left by a process that died.
+const STALE: Duration = Duration::from_secs(60);
+
+/// A file's next version while it is written. Dropped unpublished, it is removed.
+pub(super) struct Draft {
+    temp: BufWriter<NamedTempFile>,
+    written: u64,
+}
+
+impl Draft {
+    /// Starts `.<name>.<random>.tmp` in `folder`, readable by this user only. Its lock is held
+    /// from the start, so it is this process's when it appears in its place.
+    pub fn new(folder: &Path, name: &str) -> io::Result<Self> {
+        let temp = Builder::new()
+            .prefix(&format!(".{name}."))
+            .suffix(SUFFIX)
+            .rand_bytes(RANDOM)
+            .tempfile_in(folder)?;
+        lock::lock_new(temp.as_file())?;
+        Ok(Self { temp: BufWriter::with_capacity(1 << 16, temp), written: 0 })
+    }
+
+    /// Bytes so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Appends a part of `from`. Fails with `UnexpectedEof` when `from` ends before `range` does.
+    pub fn copy(&mut self, from: &File, range: Range<u64>) -> io::Result<()> {
+        self.temp.flush()?;
+        let start = range.start;
+        let copied = copy_in_kernel(from, self.temp.get_ref().as_file(), range.clone())?;
+        if start + copied < range.end {
+            copy_through_memory(from, self.temp.get_mut(), start + copied..range.end)?;
+        }
+        self.written += range.end - start;
+        Ok(())
+    }
+
+    /// Gives it the mode of the version it replaces, and the owner as far as that is allowed.
+    pub fn take_after(&self, old: &Metadata) -> io::Result<()> {
+        let file = self.temp.get_ref().as_file();
+        let new = file.metadata()?;
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            // Only root may give files away; for others the new file is rightly their own.
+            let owner = (Uid::from_raw(old.uid()), Gid::from_raw(old.gid()));
+            let _ = fchown(file, Some(owner.0), Some(owner.1));
+        }
+        let mode = old.mode() & 0o777;
+        if new.mode() & 0o777 != mode {
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    }
+
+    /// Hands everything to the system, and on to the disk when `durable`.
+    pub fn finish(&mut self, durable: bool) -> io::Result<()> {
+        self.temp.flush()?;
+        if durable {
+            fsync(self.temp.get_ref().as_file())?;
+        }
+        Ok(())
+    }
+
+    /// Puts the finished draft at `path` and returns it, still locked.
+    pub fn publish(self, path: &Path) -> io::Result<Arc<File>> {
+        let temp = self.temp.into_inner().map_err(io::IntoInnerError::into_error)?;
+        temp.persist(path).map(Arc::new).map_err(|failure| failure.error)
+    }
+
+    /// Puts the finished draft at `path` unless something is there.
+    pub fn publish_new(self, path: &Path) -> io::Result<()> {
+        let temp = self.temp.into_inner().map_err(io::IntoInnerError::into_error)?;
+        match temp.persist_noclobber(path) {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(failure) => Err(failure.error),
+        }
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.temp.write(bytes)?;
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.temp.flush()
+    }
+}
+
+/// Returns how many bytes were copied: fewer than asked where the file system cannot do it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn copy_in_kernel(from: &File, to: &File, range: Range<u64>) -> io::Result<u64> {
+    use rustix::{fs::copy_file_range, io::Errno};
+    let mut offset = range.start;
+    while offset < range.end {
+        let rest = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
+        match copy_file_range(from, Some(&mut offset), to, None, rest) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            // Another file system, an old kernel, a file system without it, a sandbox's filter.
+            Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
+                break;
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(offset - range.start)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn copy_in_kernel(_from: &File, _to: &File, _range: Range<u64>) -> io::Result<u64> {
+    Ok(0)
+}
+
+fn copy_through_memory(from: &File, to: &mut impl Write, range: Range<u64>) -> io::Result<()> {
+    let mut block = vec![0; 1 << 18];
+    let mut offset = range.start;
+    while offset < range.end {
+        let rest = usize::try_from(range.end - offset).unwrap_or(usize::MAX).min(block.len());
+        let count = from.read_at(&mut block[..rest], offset)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        to.write_all(&block[..count])?;
+        offset += count as u64;
+    }
+    Ok(())
+}
+
+/// Makes a rename in `folder`, or a new file's name, survive a power cut.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    match fsync(File::open(folder)?) {
+        // Some file systems cannot sync folders, and then have no need to.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+/// Removes the temporary files that dead processes left in `folder`. Best effort.
+pub(super) fn remove_stale(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_str().is_some_and(is_temporary) {
+            continue;
+        }
+        // Opened, so that age and lock are those of the file that is then removed.
+        let Ok(Some(file)) = lock::open_to_read(&entry.path()) else { continue };
+        let old = file
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > STALE));
+        if old && lock::is_unlocked(&file) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether a [`Draft`] could have this name.
+fn is_temporary(name: &str) -> bool {
+    let inner = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(SUFFIX));
+    inner.and_then(|inner| inner.rsplit_once('.')).is_some_and(|(name, random)| {
+        !name.is_empty()
+            && random.len() == RANDOM
+            && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn both_ways_of_copying_give_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..1_000_000u32).map(|n| (n * 7 % 251) as u8).collect();
+        let old = folder.path().join("old");
+        fs::write(&old, &bytes).unwrap();
+        let file = File::open(&old).unwrap();
+        let mut draft = Draft::new(folder.path(), "new").unwrap();
+        draft.write_all(b"<").unwrap();
+        draft.copy(&file, 10..900_000).unwrap();
+        draft.write_all(b">").unwrap();
+        copy_through_memory(&file, &mut draft, 10..900_000).unwrap();
+        draft.finish(true).unwrap();
+        let size = draft.written();
+        drop(draft.publish(&folder.path().join("new")).unwrap());
+        let new = fs::read(folder.path().join("new")).unwrap();
+        assert_eq!(new.len() as u64, size);
+        assert_eq!(new, [b"<", &bytes[10..900_000], b">", &bytes[10..900_000]].concat());
+    }
+
+    #[test]
+    fn a_file_that_shrinks_while_it_is_copied_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("old"), "short").unwrap();
+        let file = File::open(folder.path().join("old")).unwrap();
+        let mut draft = Draft::new(folder.path(), "new").unwrap();
+        let error = draft.copy(&file, 0..6).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let error = copy_through_memory(&file, &mut draft, 0..6).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_dropped_draft_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let draft = Draft::new(folder.path(), &"x".repeat(200)).unwrap();
+        assert_eq!(names(folder.path())[0].len(), 214);
+        drop(draft);
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn only_old_unlocked_temporary_files_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let long_ago = SystemTime::now() - 2 * STALE;
+        for (name, old) in [
+            (".s.abcdefgh.tmp", true),
+            (".s.ABCD1234.tmp", false),
+            (".bashrc", true),
+            (".s.abc.tmp", true),
+            ("s.abcdefgh.tmp", true),
+            ("s.jsonl", true),
+        ] {
+            let file = File::create(folder.path().join(name)).unwrap();
+            if old {
+                file.set_modified(long_ago).unwrap();
+            }
+        }
+        let busy = Draft::new(folder.path(), "busy").unwrap();
+        busy.temp.get_ref().as_file().set_modified(long_ago).unwrap();
+        remove_stale(folder.path());
+        let left = names(folder.path());
+        assert!(left.iter().any(|name| name.starts_with(".busy.")), "{left:?}");
+        assert!(!left.contains(&".s.abcdefgh.tmp".to_owned()), "{left:?}");
+        assert_eq!(left.len(), 6, "{left:?}");
+    }
+}

@@ -1,0 +1,139 @@
+//! Which messages are being written by a run right now, in this process or in another.
+//!
+//! A message marked `_streaming` whose run died must lose the mark; one whose run lives must not.
+//! Every run holds a lock on one byte of the store's folder, at an offset made from session and
+//! message. The system drops the lock when the process dies, so there is nothing to go stale.
+
+use super::lock::create_folder;
+use crate::session_id::SessionId;
+use std::{
+    collections::HashMap,
+    fs::File,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// The live messages of one store.
+pub(super) struct Live {
+    folder: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How often each place is marked by this process.
+    here: HashMap<u64, usize>,
+    /// The open store folder that carries this process's byte locks.
+    folder: Option<File>,
+}
+
+impl Live {
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), state: Mutex::default() }
+    }
+
+    /// Marks a message, given by the hash of its id, as being written.
+    pub fn add(&self, session: &SessionId, hash: u64) {
+        let place = place(session, hash);
+        // Best effort: the run's first flush reports what is wrong with the store.
+        let _ = create_folder(&self.folder);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = state.here.entry(place).or_default();
+        *count += 1;
+        if *count == 1
+            && let Some(folder) = state.folder(&self.folder)
+        {
+            bytes::lock(folder, place);
+        }
+    }
+
+    /// Takes back one [`Live::add`].
+    pub fn remove(&self, session: &SessionId, hash: u64) {
+        let place = place(session, hash);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = state.here.get_mut(&place) else { return };
+        *count -= 1;
+        if *count == 0 {
+            state.here.remove(&place);
+            if let Some(folder) = &state.folder {
+                bytes::unlock(folder, place);
+            }
+        }
+    }
+
+    /// Whether any process on this machine is writing the message.
+    pub fn contains(&self, session: &SessionId, hash: u64) -> bool {
+        let place = place(session, hash);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.here.contains_key(&place)
+            || state.folder(&self.folder).is_some_and(|folder| bytes::is_locked(folder, place))
+    }
+}
+
+impl State {
+    /// The folder, opened when it is first there.
+    fn folder(&mut self, path: &Path) -> Option<&File> {
+        if self.folder.is_none() {
+            self.folder = File::open(path).ok();
+        }
+        self.folder.as_ref()
+    }
+}
+
+/// The byte that stands for a message: any file offset that is not negative.
+fn place(session: &SessionId, hash: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (session.as_str(), hash).hash(&mut hasher);
+    hasher.finish() >> 2
+}
+
+/// Locks of single bytes that belong to the open file, not to the process as a whole: closing
+/// another descriptor of the folder does not lose them, and they can be asked about.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod bytes {
+    use std::{fs::File, os::fd::AsRawFd};
+
+    pub fn lock(folder: &File, place: u64) {
+        // Only readers' locks are ever taken, so this cannot wait. A file system without locks
+        // loses what the mark is for; the run's next flush puts its mark back.
+        call(folder, place, libc::F_OFD_SETLK, libc::F_RDLCK);
+    }
+
+    pub fn unlock(folder: &File, place: u64) {
+        call(folder, place, libc::F_OFD_SETLK, libc::F_UNLCK);
+    }
+
+    /// Whether another open file has the byte locked.
+    pub fn is_locked(folder: &File, place: u64) -> bool {
+        call(folder, place, libc::F_OFD_GETLK, libc::F_WRLCK)
+            .is_some_and(|found| i32::from(found) != libc::F_UNLCK)
+    }
+
+    /// Returns the lock type that the system left in the request.
+    fn call(folder: &File, place: u64, command: i32, kind: i32) -> Option<libc::c_short> {
+        // SAFETY: an all-zero `flock` is a valid one, of plain integers.
+        let mut request: libc::flock = unsafe { std::mem::zeroed() };
+        request.l_type = kind as libc::c_short;
+        request.l_whence = libc::SEEK_SET as libc::c_short;
+        request.l_start = place as libc::off_t;
+        request.l_len = 1;
+        // SAFETY: the descriptor is open, and these commands take a pointer to a `flock`, which
+        // lives until the call returns.
+        let done = unsafe { libc::fcntl(folder.as_raw_fd(), command, &raw mut request) };
+        (done == 0).then_some(request.l_type)
+    }
+}
+
+/// Elsewhere other processes cannot be asked: their marks count as stale. A run that lives puts
+/// its mark back with its next flush, so a mark is missing for two seconds at most.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod bytes {
+    use std::fs::File;
+
+    pub fn lock(_folder: &File, _place: u64) {}
+    pub fn unlock(_folder: &File, _place: u64) {}
+    pub fn is_locked(_folder: &File, _place: u64) -> bool {
+        false
+    }
+}

@@ -1,0 +1,162 @@
+//! Files that were replaced while another program may have had them open.
+//!
+//! The app's routes take no locks. One that had opened the file just before a commit's rename
+//! writes into the version that has no name any more, and its reader's words would be lost. So a
+//! replaced file is kept open for a moment; if it is written into after all, it is the newer
+//! history, and what this process wrote meanwhile is put into it.
+
+use super::{
+    Trouble,
+    layout::{Layout, NO_ID, read_exactly},
+    lock::{Identity, Locked},
+    plan::{Change, Plan},
+    session_file::{SessionFile, State},
+};
+use std::{
+    fs::File,
+    io::{self, Write},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A program that opened a file before it was replaced has written into it by then.
+const WATCHED: Duration = Duration::from_secs(2);
+/// Replaced files kept open for a session; commits come faster than that only in tests.
+const MOST: usize = 4;
+
+/// A replaced file, and what tells whether it was written into since.
+pub(super) struct Replaced {
+    file: Arc<File>,
+    /// As it was left.
+    identity: Identity,
+    since: Instant,
+    /// Its lines when it was replaced.
+    layout: Arc<Layout>,
+    /// Hashes of the messages that this process wrote in replacing it and later.
+    written: Vec<u64>,
+}
+
+impl Replaced {
+    /// `copied` is the file's identity when it was copied.
+    pub fn new(
+        file: Arc<File>,
+        copied: Identity,
+        layout: Arc<Layout>,
+        written: &[u64],
+    ) -> io::Result<Self> {
+        let now = Identity::of(&file)?;
+        // Losing its name changes only the time that `same_content` leaves out.
+        let identity = if now.same_content(&copied) { now } else { copied };
+        Ok(Self { file, identity, since: Instant::now(), layout, written: written.to_vec() })
+    }
+
+    /// Adds one to those that are watched.
+    pub fn keep(all: &mut Vec<Self>, new: Self) {
+        if all.len() >= MOST {
+            all.remove(0);
+        }
+        all.push(new);
+    }
+
+    /// Notes that this process wrote these messages.
+    pub fn note_written(&mut self, hashes: &[u64]) {
+        for hash in hashes {
+            if !self.written.contains(hash) {
+                self.written.push(*hash);
+            }
+        }
+    }
+
+    /// Whether it has been watched for long enough.
+    pub fn is_settled(&self) -> bool {
+        self.since.elapsed() > WATCHED
+    }
+
+    /// Whether a line of the current file was not yet in this one, or was written by us since.
+    fn lacks(&self, hash: u64) -> bool {
+        hash != NO_ID && (self.written.contains(&hash) || !self.layout.hashes().contains(&hash))
+    }
+}
+
+impl SessionFile {
+    /// Takes the history out of replaced files that were written into. `state` knows the current
+    /// file, which is `locked`; both are those of the new version afterwards.
+    pub(super) fn recover(&self, state: &mut State, locked: &mut Locked) -> Result<(), Trouble> {
+        let mut index = 0;
+        while let Some(replaced) = state.replaced.get(index) {
+            let changed = Identity::of(&replaced.file)? != replaced.identity;
+            if changed && self.take_from(state, index, locked)? {
+                state.replaced.remove(index);
+            } else if state.replaced.get(index).is_some_and(Replaced::is_settled) {
+                state.replaced.remove(index);
+            } else {
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the next version from a replaced file and the current one. False when there is
+    /// nothing in the replaced file (yet).
+    fn take_from(
+        &self,
+        state: &mut State,
+        index: usize,
+        locked: &mut Locked,
+    ) -> Result<bool, Trouble> {
+        let (Some(replaced), Some(known)) = (state.replaced.get(index), &state.known) else {
+            return Err(Trouble::Changed);
+        };
+        let base = (known.identity, known.layout.clone());
+        let file = replaced.file.clone();
+        let newer = self.settled(&file, true)?;
+        let layout = Layout::scan(&file, newer.size)?;
+        if Identity::of(&file)? != newer {
+            return Err(Trouble::Changed);
+        }
+        // Emptied and then left so is what a program does that dies in between.
+        if layout.len() == 0 {
+            return Ok(false);
+        }
+
+        let mut hashes = Vec::new();
+        let mut carried = Vec::new();
+        let mut changes = Vec::new();
+        let mut appended = Vec::new();
+        for (line, &hash) in base.1.hashes().iter().enumerate() {
+            if !replaced.lacks(hash) || hashes.contains(&hash) {
+                continue;
+            }
+            let message = carried.len();
+            carried.push(base.1.line(line));
+            hashes.push(hash);
+            let places = layout.candidates(hash);
+            if places.is_empty() {
+                appended.push(message);
+            }
+            changes.extend(places.into_iter().map(|place| (place, Change::Replace(message))));
+        }
+        changes.sort_by_key(|(place, _)| *place);
+        let plan = Plan::new(&layout, newer.size, changes, appended);
+        let current = locked.file.clone();
+        let mut draft = self.draft(&current)?;
+        let mut write = |message: usize, out: &mut dyn Write| {
+            let line = carried[message];
+            let bytes = read_exactly(&current, line.start, line.len);
+            out.write_all(&bytes.map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?)
+        };
+        let next = match plan.carry_out(&file, &layout, &hashes, &mut draft, &mut write) {
+            Ok(next) => next,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Trouble::Changed);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        draft.finish(false)?;
+        if Identity::of(&file)? != newer {
+            return Err(Trouble::Changed);
+        }
+        self.publish(state, locked, base, draft, next, &hashes)?;
+        Ok(true)
+    }
+}

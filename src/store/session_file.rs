@@ -1,0 +1,504 @@
+//! One session's file: finds its messages, adds, replaces and removes them, next to other writers.
+//!
+//! Long work (copying, syncing) is done without a lock on a draft; then, under the locks, the file
+//! is looked at once more, and the draft is published only if the file is still the one it was
+//! made from. Never writes into what a reader may be looking at, except for appends within a page.
+
+use super::{
+    Trouble,
+    atomic::{self, Draft},
+    layout::{Layout, hash_line, hash_of, read_exactly},
+    line::{self, Facts, MARK},
+    live::Live,
+    lock::{Identity, Locked, open_to_read, until_unchanged},
+    plan::{Change, Plan, WriteMessage},
+    replaced::Replaced,
+};
+use crate::{
+    error::{Error, Result},
+    session_id::SessionId,
+};
+use memchr::memchr_iter;
+use rustix::fs::fsync;
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    iter,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Readers see an append grow page by page, as the system copies it in; one that stays inside a
+/// page they see whole or not at all. No supported system has smaller pages.
+const PAGE: u64 = 4096;
+
+/// A file that ends in mid-line and changed less than this ago is probably still being written.
+const FRESH: Duration = Duration::from_millis(20);
+/// How long to wait for such a file. It may be on the JavaScript thread.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Attempts without the locks, before one that holds them all the time and so gets its turn.
+const OPTIMISTIC: usize = 3;
+
+/// One session's file and what this process knows of it.
+pub(super) struct SessionFile {
+    id: SessionId,
+    folder: PathBuf,
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub known: Option<Known>,
+    pub replaced: Vec<Replaced>,
+}
+
+/// The layout of the file as long as it has this identity.
+pub(super) struct Known {
+    pub identity: Identity,
+    /// Shared with a commit under way.
+    pub layout: Arc<Layout>,
+}
+
+/// Messages to put into the file.
+pub(super) struct Put<'w> {
+    /// No id twice.
+    pub ids: &'w [&'w str],
+    /// Leave the file alone when they are all there.
+    pub only_new: bool,
+    /// Be on the disk before returning.
+    pub durable: bool,
+    pub write: &'w mut WriteMessage<'w>,
+}
+
+/// What became of a try to append.
+enum Append {
+    Done,
+    AlreadyThere,
+    /// Only a new version of the file will do.
+    Impossible,
+}
+
+impl SessionFile {
+    pub fn new(folder: &Path, id: &SessionId) -> Self {
+        let path = folder.join(format!("{id}.jsonl"));
+        Self { id: id.clone(), folder: folder.to_owned(), path, state: Mutex::default() }
+    }
+
+    /// Lines remembered, for the bound on memory. 0 while the session is in use.
+    pub fn remembered(&self) -> usize {
+        let Ok(state) = self.state.try_lock() else { return 0 };
+        state.known.as_ref().map_or(0, |known| known.layout.len())
+    }
+
+    /// Closes replaced files that nobody will write into any more.
+    pub fn forget_replaced(&self) {
+        // Whoever holds the lock is about to look after them.
+        if let Ok(mut state) = self.state.try_lock() {
+            state.replaced.retain(|replaced| !replaced.is_settled());
+        }
+    }
+
+    /// Adds a message unless one with its id is there; says whether it was added.
+    pub fn add(&self, live: &Live, id: &str, line: &[u8]) -> Result<bool> {
+        if memchr::memchr(b'\n', line).is_some() {
+            let cause = io::Error::new(io::ErrorKind::InvalidInput, "the message has a line end");
+            return Err(Error::store("write", &self.path, cause));
+        }
+        match until_unchanged("write", &self.path, |_| self.try_append(live, id, line))? {
+            Append::Done => Ok(true),
+            Append::AlreadyThere => Ok(false),
+            Append::Impossible => {
+                let mut write = |_, out: &mut dyn Write| out.write_all(line);
+                let mut put = Put { ids: &[id], only_new: true, durable: false, write: &mut write };
+                Ok(self.put(live, &mut put)? > 0)
+            }
+        }
+    }
+
+    /// Puts messages where others with their ids are, or at the end, all in one commit. Returns
+    /// how many were added.
+    pub fn put(&self, live: &Live, put: &mut Put<'_>) -> Result<usize> {
+        until_unchanged("write", &self.path, |attempt| self.try_put(live, put, attempt))
+    }
+
+    /// Whether the message is in the file. A file that is gone was deleted on purpose: that counts
+    /// as yes.
+    pub fn has(&self, id: &str) -> Result<bool> {
+        until_unchanged("read", &self.path, |_| {
+            let mut state = self.state();
+            let Some(locked) = self.open(&mut state, false)? else { return Ok(true) };
+            Ok(!self.find(&mut state, &locked.file, id)?.is_empty())
+        })
+    }
+
+    /// The file's bytes at one moment; empty when there is none.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        until_unchanged("read", &self.path, |_| {
+            let mut state = self.state();
+            let Some(locked) = self.open(&mut state, false)? else { return Ok(Vec::new()) };
+            let file = locked.file.clone();
+            drop((locked, state));
+            let before = Identity::of(&file)?;
+            let bytes = read_exactly(&file, 0, before.size)?;
+            // It may have been replaced or appended to: what was read was still all of it once.
+            let after = Identity::of(&file)?;
+            if after.same_content(&before) { Ok(bytes) } else { Err(Trouble::Changed) }
+        })
+    }
+
+    /// Makes sure that the file is there.
+    pub fn create(&self) -> Result<()> {
+        until_unchanged("create", &self.path, |_| {
+            let mut state = self.state();
+            self.open(&mut state, true).map(|_| ())
+        })
+    }
+
+    /// Removes the file; says whether there was one.
+    pub fn delete(&self) -> Result<bool> {
+        let mut state = self.state();
+        // Locked, so that another process' commit does not bring it back.
+        let found = match Locked::open(&self.path, false)? {
+            Some(_locked) => match fs::remove_file(&self.path) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(Error::store("delete", &self.path, error)),
+            },
+            None => false,
+        };
+        *state = State::default();
+        Ok(found)
+    }
+
+    /// Waits until what was written is on the disk. Nothing to do when the file is gone.
+    pub fn sync(&self) -> Result<()> {
+        let fail = |cause| Error::store("sync", &self.path, cause);
+        let Some(file) = open_to_read(&self.path).map_err(fail)? else { return Ok(()) };
+        fsync(&file).map_err(|errno| fail(errno.into()))?;
+        atomic::sync_folder(&self.folder).map_err(fail)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What a panicking thread left is checked against the file like anything else.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens and locks the file and knows its layout. `None` when there is none and `create` is
+    /// false.
+    fn open(&self, state: &mut State, create: bool) -> Result<Option<Locked>, Trouble> {
+        let locked = Locked::open(&self.path, create)?;
+        let Some(mut locked) = locked else {
+            // Deleted on purpose, with all that was written into its earlier versions.
+            *state = State::default();
+            return Ok(None);
+        };
+        if locked.created {
+            *state = State::default();
+            let identity = Identity::of(&locked.file)?;
+            // Else another process was quicker to lock what we made.
+            if identity.size == 0 {
+                state.known = Some(Known { identity, layout: Arc::default() });
+            }
+        }
+        self.refresh(state, &locked.file)?;
+        self.recover(state, &mut locked)?;
+        Ok(Some(locked))
+    }
+
+    /// Reads the file if it is not the one that is known.
+    fn refresh(&self, state: &mut State, file: &File) -> Result<(), Trouble> {
+        let known = state.known.as_ref();
+        if let Some(known) = known
+            && known.identity == Identity::of(file)?
+        {
+            return Ok(());
+        }
+        let had_lines = known.is_some_and(|known| known.layout.len() > 0);
+        let identity = self.settled(file, had_lines)?;
+        let layout = Layout::scan(file, identity.size)?;
+        if Identity::of(file)? != identity {
+            return Err(Trouble::Changed);
+        }
+        state.known = Some(Known { identity, layout: Arc::new(layout) });
+        Ok(())
+    }
+
+    /// Waits while the file looks as if someone were in the midst of writing it: emptied, though
+    /// it had lines, or ending in mid-line.
+    pub(super) fn settled(&self, file: &File, had_lines: bool) -> Result<Identity, Trouble> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let identity = Identity::of(file)?;
+            let mid_write = match identity.size {
+                0 => had_lines,
+                size => byte_at(file, size - 1)? != Some(b'\n'),
+            };
+            if !mid_write || !identity.modified_within(FRESH) || Instant::now() > deadline {
+                return Ok(identity);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The lines that are the message `id`, each read and parsed once.
+    fn find(&self, state: &mut State, file: &File, id: &str) -> Result<Vec<usize>, Trouble> {
+        let Some(known) = &mut state.known else { return Err(Trouble::Changed) };
+        let found = self.find_in(known, file, id);
+        if matches!(found, Err(Trouble::Changed)) {
+            // The identity did not tell, so it cannot be trusted a second time.
+            state.known = None;
+        }
+        found
+    }
+
+    fn find_in(&self, known: &mut Known, file: &File, id: &str) -> Result<Vec<usize>, Trouble> {
+        let hash = hash_of(id);
+        let mut found = Vec::new();
+        for index in known.layout.candidates(hash) {
+            let line = known.layout.line(index);
+            let before = match line.start.checked_sub(1) {
+                Some(at) => byte_at(file, at)?,
+                None => Some(b'\n'),
+            };
+            let framed =
+                before == Some(b'\n') && matches!(byte_at(file, line.end())?, None | Some(b'\n'));
+            if !framed {
+                return Err(Trouble::Changed);
+            }
+            if !line.verified {
+                let bytes = read_exactly(file, line.start, line.len)?;
+                if hash_line(&bytes) != hash {
+                    return Err(Trouble::Changed);
+                }
+                // It may begin like the message, but be broken or have a second id.
+                if !Facts::read(&bytes).is_some_and(|facts| facts.is(id)) {
+                    continue;
+                }
+                Arc::make_mut(&mut known.layout).set_verified(index);
+            }
+            found.push(index);
+        }
+        Ok(found)
+    }
+
+    /// The marked lines whose mark must go: messages of assistants whose run is gone.
+    fn stale_marks(
+        &self,
+        known: &mut Known,
+        file: &File,
+        live: &Live,
+    ) -> Result<Vec<usize>, Trouble> {
+        let mut stale = Vec::new();
+        let mut no_marks = Vec::new();
+        for &index in &known.layout.marks {
+            if live.contains(&self.id, known.layout.hashes()[index]) {
+                continue;
+            }
+            let line = known.layout.line(index);
+            let bytes = read_exactly(file, line.start, line.len)?;
+            let facts = Facts::read(&bytes).unwrap_or_default();
+            if facts.by_assistant && facts.id.is_some() && bytes.ends_with(MARK) {
+                stale.push(index);
+            } else {
+                no_marks.push(index);
+            }
+        }
+        if !no_marks.is_empty() {
+            let layout = Arc::make_mut(&mut known.layout);
+            layout.marks.retain(|index| !no_marks.contains(index));
+        }
+        Ok(stale)
+    }
+
+    fn try_append(&self, live: &Live, id: &str, line: &[u8]) -> Result<Append, Trouble> {
+        let mut state = self.state();
+        let Some(locked) = self.open(&mut state, true)? else { return Err(Trouble::Changed) };
+        if !self.find(&mut state, &locked.file, id)?.is_empty() {
+            return Ok(Append::AlreadyThere);
+        }
+        let Some(known) = &mut state.known else { return Err(Trouble::Changed) };
+        let old = known.identity.size;
+        let open_end: &[u8] = if known.layout.open_end { b"\n" } else { b"" };
+        let bytes = [open_end, line, b"\n"].concat();
+        let added = bytes.len() as u64;
+        let crosses = added > PAGE || old / PAGE != (old + added - 1) / PAGE;
+        if crosses
+            || !known.layout.blanks.is_empty()
+            || !self.stale_marks(known, &locked.file, live)?.is_empty()
+        {
+            return Ok(Append::Impossible);
+        }
+
+        self.append(&locked.file, old, &bytes)?;
+        let identity = Identity::of(&locked.file)?;
+        let layout = Arc::make_mut(&mut known.layout);
+        layout.push(
+            hash_of(id),
+            old + open_end.len() as u64,
+            line.len() as u64,
+            line.ends_with(MARK),
+        );
+        layout.set_verified(layout.len() - 1);
+        layout.open_end = false;
+        known.identity = identity;
+        if identity.size != old + added {
+            state.known = None;
+        }
+        for replaced in &mut state.replaced {
+            replaced.note_written(&[hash_of(id)]);
+        }
+        // Someone may have put another file in its place meanwhile: it goes into that one, too.
+        if locked.is_current(&self.path)? { Ok(Append::Done) } else { Err(Trouble::Changed) }
+    }
+
+    /// Appends in one piece, or not at all.
+    fn append(&self, mut file: &File, old: u64, bytes: &[u8]) -> Result<(), Trouble> {
+        let done = file.write(bytes);
+        match done {
+            Ok(count) if count == bytes.len() => return Ok(()),
+            // The disk is full: what fitted must not stay.
+            Ok(count) if Identity::of(file)?.size == old + count as u64 => {
+                file.set_len(old)?;
+            }
+            _ => {}
+        }
+        Err(done.err().unwrap_or_else(|| io::ErrorKind::StorageFull.into()).into())
+    }
+
+    fn try_put(&self, live: &Live, put: &mut Put<'_>, attempt: usize) -> Result<usize, Trouble> {
+        let mut state = self.state();
+        let Some(locked) = self.open(&mut state, true)? else { return Err(Trouble::Changed) };
+        let plan = self.plan(&mut state, &locked.file, live, put)?;
+        if put.only_new && plan.added() == 0 {
+            return Ok(0);
+        }
+        let Some(known) = &state.known else { return Err(Trouble::Changed) };
+        let (identity, layout) = (known.identity, known.layout.clone());
+        let old = locked.file.clone();
+        let held = (attempt >= OPTIMISTIC).then_some((state, locked));
+
+        let hashes: Vec<u64> = put.ids.iter().map(|id| hash_of(id)).collect();
+        let mut draft = self.draft(&old)?;
+        let next = match plan.carry_out(&old, &layout, &hashes, &mut draft, put.write) {
+            Ok(next) => next,
+            // The file is not as it was known to be.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                drop(held);
+                self.state().known = None;
+                return Err(Trouble::Changed);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        draft.finish(put.durable)?;
+
+        let (mut state, mut locked) = match held {
+            Some(both) => both,
+            None => {
+                let state = self.state();
+                let Some(locked) = Locked::open(&self.path, false)? else {
+                    return Err(Trouble::Changed);
+                };
+                (state, locked)
+            }
+        };
+        self.publish(&mut state, &mut locked, (identity, layout), draft, next, &hashes)?;
+        drop((locked, state));
+        if put.durable {
+            atomic::sync_folder(&self.folder).map_err(|error| self.failed("sync", error))?;
+        }
+        Ok(plan.added())
+    }
+
+    fn plan(
+        &self,
+        state: &mut State,
+        file: &File,
+        live: &Live,
+        put: &Put<'_>,
+    ) -> Result<Plan, Trouble> {
+        let mut changes = Vec::new();
+        let mut appended = Vec::new();
+        for (message, id) in put.ids.iter().enumerate() {
+            let found = self.find(state, file, id)?;
+            if found.is_empty() {
+                appended.push(message);
+            }
+            changes.extend(found.into_iter().map(|line| (line, Change::Replace(message))));
+        }
+        if put.only_new && appended.is_empty() {
+            changes.clear();
+        }
+        let Some(known) = &mut state.known else { return Err(Trouble::Changed) };
+        let stale = self.stale_marks(known, file, live)?;
+        let replaced: Vec<usize> = changes.iter().map(|(line, _)| *line).collect();
+        let unmarked = stale.into_iter().filter(|line| !replaced.contains(line));
+        changes.extend(unmarked.map(|line| (line, Change::Unmark)));
+        changes.sort_by_key(|(line, _)| *line);
+        for blank in &known.layout.blanks {
+            let end = blank.end.min(known.identity.size);
+            let bytes = read_exactly(file, blank.start, end - blank.start)?;
+            let ends = memchr_iter(b'\n', &bytes).chain(iter::once(bytes.len()));
+            let mut start = 0;
+            for end in ends {
+                if !line::is_blank(&bytes[start.min(end)..end]) {
+                    state.known = None;
+                    return Err(Trouble::Changed);
+                }
+                start = end + 1;
+            }
+        }
+        Ok(Plan::new(&known.layout, known.identity.size, changes, appended))
+    }
+
+    pub(super) fn draft(&self, like: &File) -> Result<Draft, Trouble> {
+        let fail = |error| self.failed("make a new version of", error);
+        let draft = Draft::new(&self.folder, self.id.as_str()).map_err(fail)?;
+        draft.take_after(&like.metadata().map_err(fail)?).map_err(fail)?;
+        Ok(draft)
+    }
+
+    /// Puts `draft` in the place of `locked`, if that is still the file of `base`.
+    pub(super) fn publish(
+        &self,
+        state: &mut State,
+        locked: &mut Locked,
+        base: (Identity, Arc<Layout>),
+        draft: Draft,
+        next: Layout,
+        written: &[u64],
+    ) -> Result<(), Trouble> {
+        let (identity, layout) = base;
+        let current = locked.is_current(&self.path)?;
+        if !current || Identity::of(&locked.file)? != identity {
+            return Err(Trouble::Changed);
+        }
+        let size = draft.written();
+        let file = draft.publish(&self.path).map_err(|error| self.failed("replace", error))?;
+        let new = Identity::of(&file)?;
+        let layout_now = Known { identity: new, layout: Arc::new(next) };
+        state.known = (new.size == size).then_some(layout_now);
+        for replaced in &mut state.replaced {
+            replaced.note_written(written);
+        }
+        let replaced = Replaced::new(locked.file.clone(), identity, layout, written)?;
+        Replaced::keep(&mut state.replaced, replaced);
+        *locked = Locked::adopt(file);
+        Ok(())
+    }
+
+    pub(super) fn failed(&self, action: &'static str, cause: io::Error) -> Trouble {
+        Trouble::Failed(Error::store(action, &self.path, cause))
+    }
+}
+
+/// `None` at the file's end.
+fn byte_at(file: &File, at: u64) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    let count = file.read_at(&mut byte, at)?;
+    Ok((count == 1).then_some(byte[0]))
+}

@@ -1,0 +1,968 @@
+//! The store on real files, next to writers that know nothing of it.
+
+use super::*;
+use crate::store::line::MARK;
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    process::{Child, Command},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, SystemTime},
+};
+use tempfile::TempDir;
+
+const NOW: u64 = 1_771_000_000_000;
+
+struct Fixture {
+    folder: TempDir,
+    store: Arc<Store>,
+    session: SessionId,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path());
+        Self { store, session: SessionId::new("s").unwrap(), folder }
+    }
+
+    /// With this history, written long enough ago to be at rest.
+    fn with(history: impl AsRef<[u8]>) -> Self {
+        let fixture = Self::new();
+        fixture.write(history);
+        let long_ago = SystemTime::now() - Duration::from_secs(10);
+        let file = OpenOptions::new().write(true).open(fixture.path()).unwrap();
+        file.set_modified(long_ago).unwrap();
+        fixture
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("s.jsonl")
+    }
+
+    fn index(&self) -> PathBuf {
+        self.folder.path().join("index.json")
+    }
+
+    fn write(&self, history: impl AsRef<[u8]>) {
+        fs::write(self.path(), history).unwrap();
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(fs::read(self.path()).unwrap()).unwrap()
+    }
+
+    fn index_text(&self) -> String {
+        fs::read_to_string(self.index()).unwrap()
+    }
+
+    fn add(&self, id: &str) -> bool {
+        self.store.add_message(&self.session, id, message(id, "").as_bytes(), NOW).unwrap()
+    }
+
+    fn put(&self, id: &str, content: &str) {
+        self.put_line(id, &message(id, content));
+    }
+
+    fn put_line(&self, id: &str, line: &str) {
+        let mut write = |out: &mut dyn Write| out.write_all(line.as_bytes());
+        self.store.put_message(&self.session, id, &mut write, false, NOW).unwrap();
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.store.still_has(&self.session, id).unwrap()
+    }
+
+    fn no_temporary_files(&self) {
+        for entry in fs::read_dir(self.folder.path()).unwrap() {
+            let name = entry.unwrap().file_name();
+            assert!(!name.to_str().unwrap().ends_with(".tmp"), "{name:?}");
+        }
+    }
+}
+
+fn message(id: &str, content: &str) -> String {
+    format!(r#"{{"id":"{id}","role":"user","content":"{content}"}}"#)
+}
+
+fn lines(messages: &[&str]) -> String {
+    messages.iter().map(|id| message(id, "") + "\n").collect()
+}
+
+/// Waits for what another thread or process does.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "never happened: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+mod session_files {
+    use super::*;
+
+    #[test]
+    fn the_first_message_makes_folder_and_file_for_this_user_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("a/b");
+        let store = Store::at(&deep);
+        let session = SessionId::new("s").unwrap();
+        assert!(store.add_message(&session, "1", b"{\"id\":\"1\"}", NOW).unwrap());
+        store.sync(&session).unwrap();
+        assert_eq!(fs::read_to_string(deep.join("s.jsonl")).unwrap(), "{\"id\":\"1\"}\n");
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!(mode(&deep.join("s.jsonl")), 0o600);
+        assert_eq!((mode(&deep), mode(&folder.path().join("a"))), (0o700, 0o700));
+        assert!(!deep.join("index.json").exists());
+    }
+
+    #[test]
+    fn the_first_put_makes_the_file_for_this_user_only() {
+        let fixture = Fixture::new();
+        fixture.put("1", "x");
+        assert_eq!(fixture.text(), message("1", "x") + "\n");
+        assert_eq!(fs::metadata(fixture.path()).unwrap().mode() & 0o777, 0o600);
+        fixture.no_temporary_files();
+    }
+
+    #[test]
+    fn a_message_is_added_once() {
+        let fixture = Fixture::with(lines(&["1", "2"]));
+        assert!(fixture.add("3"));
+        assert!(!fixture.add("1") && !fixture.add("3"));
+        assert_eq!(fixture.text(), lines(&["1", "2", "3"]));
+    }
+
+    #[test]
+    fn a_message_is_replaced_in_its_place_and_everywhere() {
+        let fixture = Fixture::with(lines(&["1", "2", "1", "3"]));
+        fixture.put("1", "longer than before");
+        let new = message("1", "longer than before");
+        let expected = [&new, &message("2", ""), &new, &message("3", ""), ""].map(|l| l).join("\n");
+        assert_eq!(fixture.text(), expected);
+        fixture.put("3", "x");
+        fixture.put("1", "");
+        assert_eq!(fixture.text(), lines(&["1", "2", "1"]) + &message("3", "x") + "\n");
+        fixture.put("4", "y");
+        assert!(fixture.text().ends_with(&(message("4", "y") + "\n")));
+        assert!(fixture.has("4") && !fixture.has("5"));
+    }
+
+    #[test]
+    fn a_rewrite_drops_blank_lines_and_keeps_all_others_to_the_byte() {
+        let odd =
+            b"\xff\xfe broken\n{\"id\":\"1\"}\r\n{\"id\": \"2\", \"x\": 1.0}  \n{\"id\":\"torn\n";
+        let history =
+            [b"\n \t\n\xef\xbb\xbf\n", &odd[..], b"\r\n\xc2\xa0\n{\"id\":\"3\"}\n\n"].concat();
+        for put in [false, true] {
+            let fixture = Fixture::with(&history);
+            if put {
+                fixture.put("4", "")
+            } else {
+                assert!(fixture.add("4"))
+            }
+            let last = format!("{{\"id\":\"3\"}}\n{}\n", message("4", ""));
+            assert_eq!(fs::read(fixture.path()).unwrap(), [&odd[..], last.as_bytes()].concat());
+            assert!(fixture.has("1") && fixture.has("2") && !fixture.has("torn"));
+        }
+    }
+
+    #[test]
+    fn blank_lines_stay_when_nothing_is_added() {
+        let history = "\n{\"id\":\"1\"}\n\n";
+        let fixture = Fixture::with(history);
+        assert!(!fixture.add("1"));
+        assert_eq!(fixture.text(), history);
+    }
+
+    #[test]
+    fn a_missing_last_line_end_is_put_there() {
+        for put in [false, true] {
+            let fixture = Fixture::with("{\"id\":\"1\"}");
+            if put {
+                fixture.put("2", "")
+            } else {
+                assert!(fixture.add("2"))
+            }
+            assert!(fixture.add("3"));
+            assert_eq!(fixture.text(), "{\"id\":\"1\"}\n".to_owned() + &lines(&["2", "3"]));
+        }
+        let fixture = Fixture::with("{\"id\":\"1\"}\n  ");
+        fixture.put("1", "x");
+        assert_eq!(fixture.text(), message("1", "x") + "\n");
+    }
+
+    #[test]
+    fn a_line_that_only_begins_like_the_message_is_not_it() {
+        let history = "{\"id\":\"1\",\"x\":\n{\"id\":\"1\",\"id\":\"2\"}\n";
+        let fixture = Fixture::with(history);
+        assert!(!fixture.has("1"));
+        assert!(fixture.add("1"));
+        assert_eq!(fixture.text(), history.to_owned() + &lines(&["1"]));
+    }
+
+    #[test]
+    fn ids_are_found_wherever_and_however_they_are_written() {
+        let fixture =
+            Fixture::with("{\"role\":\"user\",\"id\":\"a\\u0022b\"}\n{ \"id\" : \"\u{e9}\" }\n");
+        assert!(!fixture.store.add_message(&fixture.session, "a\"b", b"{}", NOW).unwrap());
+        fixture.put_line("é", "{\"id\":\"é\"}");
+        assert_eq!(fixture.text(), "{\"role\":\"user\",\"id\":\"a\\u0022b\"}\n{\"id\":\"é\"}\n");
+    }
+
+    #[test]
+    fn lines_that_span_blocks_are_found() {
+        let big = "x".repeat(300_000);
+        let history = [
+            message("1", &big),
+            format!(r#"{{"content":"{big}","id":"2"}}"#),
+            " ".repeat(700_000),
+            message("3", &big),
+        ]
+        .join("\n");
+        let fixture = Fixture::with(history + "\n");
+        assert!(fixture.has("1") && fixture.has("2") && fixture.has("3"));
+        fixture.put("2", "");
+        let expected = [message("1", &big), message("2", ""), message("3", &big), String::new()];
+        assert_eq!(fixture.text(), expected.join("\n"));
+    }
+
+    #[test]
+    fn appends_that_cross_a_page_make_a_new_file_and_others_do_not() {
+        let fixture = Fixture::new();
+        let inode = || fs::metadata(fixture.path()).unwrap().ino();
+        let (mut appended, mut replaced) = (0, 0);
+        let mut expected = String::new();
+        for id in 0..60 {
+            let line = message(&id.to_string(), &"x".repeat(200));
+            let before = fixture.path().exists().then(|| (inode(), expected.len()));
+            fixture
+                .store
+                .add_message(&fixture.session, &id.to_string(), line.as_bytes(), NOW)
+                .unwrap();
+            expected += &(line.clone() + "\n");
+            if let Some((old, size)) = before {
+                let crosses = size / 4096 != (expected.len() - 1) / 4096;
+                assert_eq!(inode() != old, crosses);
+                if crosses { replaced += 1 } else { appended += 1 }
+            }
+        }
+        assert_eq!(fixture.text(), expected);
+        assert!(appended > 40 && replaced >= 3, "{appended} {replaced}");
+    }
+
+    #[test]
+    fn mode_and_links_of_a_replaced_file() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o640)).unwrap();
+        fixture.put("1", "x");
+        assert_eq!(fs::metadata(fixture.path()).unwrap().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn a_symbolic_link_is_refused_and_its_target_untouched() {
+        let fixture = Fixture::new();
+        let target = fixture.folder.path().join("target");
+        fs::write(&target, "mine").unwrap();
+        symlink(&target, fixture.path()).unwrap();
+        let mut write = |out: &mut dyn Write| out.write_all(b"{}");
+        let put = fixture.store.put_message(&fixture.session, "1", &mut write, true, NOW);
+        let add = fixture.store.add_message(&fixture.session, "1", b"{}", NOW).map(drop);
+        for error in [put.unwrap_err(), add.unwrap_err()] {
+            let path = fixture.path();
+            let expected = format!(
+                "failed to open {}: it is a symbolic link, which the store does not follow",
+                path.display()
+            );
+            assert_eq!((error.code(), error.to_string()), ("STORE_FAILED", expected));
+        }
+        assert_eq!(fs::read_to_string(target).unwrap(), "mine");
+    }
+
+    #[test]
+    fn a_folder_in_the_files_place_is_named() {
+        let fixture = Fixture::new();
+        fs::create_dir(fixture.path()).unwrap();
+        for error in [
+            fixture.store.add_message(&fixture.session, "1", b"{}", NOW).unwrap_err(),
+            fixture.store.still_has(&fixture.session, "1").unwrap_err(),
+            fixture.store.read_messages(&fixture.session).unwrap_err(),
+            fixture.store.delete_session(&fixture.session).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("s.jsonl: Is a directory"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_made_is_an_error_until_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let blocker = folder.path().join("file");
+        fs::write(&blocker, "").unwrap();
+        let store = Store::at(&blocker.join("store"));
+        let session = SessionId::new("s").unwrap();
+        let error = store.add_message(&session, "1", b"{}", NOW).unwrap_err();
+        assert_eq!(error.code(), "STORE_FAILED");
+        assert!(error.to_string().starts_with("failed to open "), "{error}");
+        fs::remove_file(&blocker).unwrap();
+        assert!(store.add_message(&session, "1", b"{}", NOW).unwrap());
+    }
+
+    #[test]
+    fn a_failing_writer_leaves_the_file_as_it_was() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let mut fail = |out: &mut dyn Write| {
+            out.write_all(b"{\"id\"")?;
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        let error =
+            fixture.store.put_message(&fixture.session, "1", &mut fail, true, NOW).unwrap_err();
+        assert_eq!(error.io().unwrap().kind(), io::ErrorKind::StorageFull);
+        let mut two_lines = |out: &mut dyn Write| out.write_all(b"{}\n{}");
+        assert!(
+            fixture.store.put_message(&fixture.session, "1", &mut two_lines, true, NOW).is_err()
+        );
+        assert!(fixture.store.add_message(&fixture.session, "2", b"{}\n", NOW).is_err());
+        assert_eq!(fixture.text(), lines(&["1"]));
+        fixture.no_temporary_files();
+    }
+
+    #[test]
+    fn the_longest_session_id_fits() {
+        let fixture = Fixture::new();
+        let session = SessionId::new(&"é".repeat(100)).unwrap();
+        let mut write = |out: &mut dyn Write| out.write_all(b"{\"id\":\"1\"}");
+        fixture.store.put_message(&session, "1", &mut write, true, NOW).unwrap();
+        assert!(fixture.store.still_has(&session, "1").unwrap());
+    }
+
+    #[test]
+    fn a_large_history_is_replaced_at_front_middle_and_end() {
+        let filler = "y".repeat(2_000);
+        let ids: Vec<String> = (0..10_000).map(|id| format!("m-{id}")).collect();
+        let mut all: Vec<String> = ids.iter().map(|id| message(id, &filler)).collect();
+        let fixture = Fixture::with(all.join("\n") + "\n");
+        for index in [0, 5_000, 9_999, 5_000] {
+            let new = message(&ids[index], &"z".repeat(index + 1_000));
+            fixture.put_line(&ids[index], &new);
+            all[index] = new;
+            assert!(fixture.text() == all.join("\n") + "\n", "{index}");
+        }
+        assert!(fixture.add("last"));
+        assert!(fixture.text() == all.join("\n") + "\n" + &lines(&["last"]));
+    }
+
+    #[test]
+    fn stale_temporary_files_are_gone_after_the_first_use() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let stale = fixture.folder.path().join(".s.abcdefgh.tmp");
+        File::create(&stale)
+            .unwrap()
+            .set_modified(SystemTime::now() - Duration::from_secs(90))
+            .unwrap();
+        assert!(fixture.has("1"));
+        assert!(!stale.exists());
+    }
+}
+
+mod other_writers {
+    use super::*;
+
+    #[test]
+    fn what_others_change_between_writes_is_kept() {
+        let long = "x".repeat(5_000);
+        let changes: [&dyn Fn(&Fixture); 6] = [
+            &|f| {
+                let mut file = OpenOptions::new().append(true).open(f.path()).unwrap();
+                file.write_all(lines(&["other"]).as_bytes()).unwrap();
+            },
+            &|f| f.write(lines(&["a", "other"])),
+            &|f| f.write(message("other", &long) + "\n" + &lines(&["a", "b"])),
+            // The same size.
+            &|f| f.write(f.text().replace("\"1\"", "\"0\"").replace("\"2\"", "\"other\"")),
+            &|f| {
+                let beside = f.folder.path().join("beside");
+                fs::write(&beside, lines(&["other"])).unwrap();
+                fs::rename(beside, f.path()).unwrap();
+            },
+            &|f| {
+                fs::remove_file(f.path()).unwrap();
+                f.write(lines(&["other", "1"]));
+            },
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            let fixture = Fixture::with(lines(&["1", "2"]));
+            fixture.put("answer", "one");
+            change(&fixture);
+            let theirs = fixture.text();
+            fixture.put("answer", "two");
+            let expected = if theirs.contains("answer") {
+                theirs.replace("\"one\"", "\"two\"")
+            } else {
+                theirs + &message("answer", "two") + "\n"
+            };
+            assert_eq!(fixture.text(), expected, "{index}");
+            assert!(!fixture.add("other"), "{index}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_same_size_is_noticed() {
+        let fixture = Fixture::with(lines(&["1", "2"]));
+        assert!(fixture.has("2") && !fixture.has("3"));
+        fixture.write(lines(&["1", "3"]));
+        assert!(fixture.has("3") && !fixture.has("2"));
+        assert!(!fixture.add("3"));
+    }
+
+    #[test]
+    fn a_message_that_others_lost_is_missed_and_a_deleted_file_is_not() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fixture.put("answer", "");
+        assert!(fixture.has("answer"));
+        fixture.write(lines(&["1", "2"]));
+        assert!(!fixture.has("answer"));
+        fs::remove_file(fixture.path()).unwrap();
+        assert!(fixture.has("answer"));
+    }
+
+    #[test]
+    fn a_writer_in_the_midst_of_its_write_is_waited_for() {
+        let fixture = Fixture::with(lines(&["1", "2"]));
+        assert!(fixture.has("1"));
+        let mut file = File::create(fixture.path()).unwrap();
+        let text = lines(&["1", "2", "theirs"]);
+        thread::scope(|scope| {
+            let put = scope.spawn(|| fixture.put("answer", ""));
+            // However the two meet, within the store's patience or not, nothing is lost.
+            file.write_all(&text.as_bytes()[..40]).unwrap();
+            thread::yield_now();
+            file.write_all(&text.as_bytes()[40..]).unwrap();
+            drop(file);
+            put.join().unwrap();
+        });
+        assert!(fixture.has("theirs") && fixture.has("answer") && fixture.has("1"));
+    }
+
+    #[test]
+    fn a_writer_that_was_too_slow_writes_into_a_replaced_file_and_is_still_heard() {
+        let fixture = Fixture::with(lines(&["1", "2"]));
+        fixture.put("answer", "one");
+        // Opened before the rename, written after: the app's read-modify-write at its worst.
+        let mut file = OpenOptions::new().write(true).open(fixture.path()).unwrap();
+        let theirs = fixture.text().replace("\"2\"", "\"two\"") + &lines(&["theirs"]);
+        fixture.put("answer", "two");
+        assert!(fixture.add("mine"));
+        file.set_len(0).unwrap();
+        file.write_all(theirs.as_bytes()).unwrap();
+        drop(file);
+        assert!(fixture.has("theirs"));
+        let expected = theirs.replace("\"one\"", "\"two\"") + &lines(&["mine"]);
+        assert_eq!(fixture.text(), expected);
+        fixture.put("answer", "three");
+        assert_eq!(
+            fixture.text(),
+            expected.replace("\"content\":\"two\"", "\"content\":\"three\"")
+        );
+        fixture.no_temporary_files();
+    }
+
+    #[test]
+    fn what_a_slow_writer_deleted_stays_deleted() {
+        let fixture = Fixture::with(lines(&["1", "2"]));
+        let mut file = OpenOptions::new().write(true).open(fixture.path()).unwrap();
+        fixture.put("answer", "");
+        file.set_len(0).unwrap();
+        file.write_all(lines(&["2"]).as_bytes()).unwrap();
+        assert!(fixture.has("answer"));
+        assert_eq!(fixture.text(), lines(&["2", "answer"]));
+    }
+
+    #[test]
+    fn a_replaced_file_that_was_only_emptied_does_not_empty_the_session() {
+        let fixture = Fixture::with(lines(&["1", "2"]));
+        let file = OpenOptions::new().write(true).open(fixture.path()).unwrap();
+        fixture.put("answer", "");
+        file.set_len(0).unwrap();
+        assert!(fixture.has("1"));
+        assert_eq!(fixture.text(), lines(&["1", "2", "answer"]));
+    }
+
+    #[test]
+    fn a_change_during_the_copy_is_not_overwritten() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let mut calls = 0;
+        let mut write = |out: &mut dyn Write| {
+            calls += 1;
+            if calls == 1 {
+                fixture.write(lines(&["1", "theirs"]));
+            }
+            out.write_all(message("answer", "").as_bytes())
+        };
+        fixture.store.put_message(&fixture.session, "answer", &mut write, false, NOW).unwrap();
+        assert_eq!(calls, 2);
+        assert_eq!(fixture.text(), lines(&["1", "theirs", "answer"]));
+        fixture.no_temporary_files();
+    }
+
+    #[test]
+    fn adding_during_a_copy_neither_waits_nor_is_lost() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let mut calls = 0;
+        let mut write = |out: &mut dyn Write| {
+            calls += 1;
+            if calls == 1 {
+                assert!(fixture.add("question"));
+            }
+            out.write_all(message("answer", "").as_bytes())
+        };
+        fixture.store.put_message(&fixture.session, "answer", &mut write, true, NOW).unwrap();
+        assert_eq!(fixture.text(), lines(&["1", "question", "answer"]));
+    }
+
+    #[test]
+    fn a_file_that_never_holds_still_is_written_under_the_lock_or_refused() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let mut calls = 0;
+        let mut write = |out: &mut dyn Write| {
+            calls += 1;
+            fixture.write(lines(&["1", &format!("theirs-{calls}")]));
+            out.write_all(message("answer", "").as_bytes())
+        };
+        let result = fixture.store.put_message(&fixture.session, "answer", &mut write, false, NOW);
+        let error = result.unwrap_err().to_string();
+        assert!(error.ends_with("s.jsonl: others keep changing it"), "{error}");
+        fixture.no_temporary_files();
+    }
+}
+
+mod concurrency {
+    use super::*;
+
+    const CHILD_FOLDER: &str = "ACTIVE_RUNS_TEST_CHILD_FOLDER";
+    const CHILD_NAME: &str = "ACTIVE_RUNS_TEST_CHILD_NAME";
+    const EACH: usize = 40;
+
+    /// What every writer does: a question, then an answer that grows, in turn.
+    fn write_many(store: &Arc<Store>, name: &str) {
+        let session = SessionId::new("s").unwrap();
+        for round in 0..EACH {
+            let question = format!("{name}-q{round}");
+            store
+                .add_message(
+                    &session,
+                    &question,
+                    message(&question, &"q".repeat(300)).as_bytes(),
+                    NOW,
+                )
+                .unwrap();
+            let answer = format!("{name}-a{}", round / 4);
+            let line = message(&answer, &"a".repeat(round * 50));
+            let mut write = |out: &mut dyn Write| out.write_all(line.as_bytes());
+            store.put_message(&session, &answer, &mut write, false, NOW).unwrap();
+        }
+    }
+
+    fn expect_all(fixture: &Fixture, names: &[&str]) {
+        let text = fixture.text();
+        for name in names {
+            for round in 0..EACH {
+                assert_eq!(
+                    text.matches(&format!("\"{name}-q{round}\"")).count(),
+                    1,
+                    "{name} {round}"
+                );
+            }
+            for answer in 0..EACH / 4 {
+                assert_eq!(text.matches(&format!("\"{name}-a{answer}\"")).count(), 1);
+            }
+        }
+        let expected = names.len() * (EACH + EACH / 4);
+        assert_eq!(text.lines().count(), expected);
+        assert!(text.lines().all(|line| line::Facts::read(line.as_bytes()).is_some()));
+        let count = format!("\"messageCount\": {expected}");
+        assert!(fixture.index_text().contains(&count), "{}", fixture.index_text());
+        fixture.no_temporary_files();
+    }
+
+    fn child(folder: &Path, name: &str) -> Child {
+        Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "store::tests::concurrency::a_child_process_writes_when_it_is_told_to",
+            ])
+            .env(CHILD_FOLDER, folder)
+            .env(CHILD_NAME, name)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    /// The other process of the tests below; on its own it has nothing to do.
+    #[test]
+    fn a_child_process_writes_when_it_is_told_to() {
+        let (Some(folder), Ok(name)) = (std::env::var_os(CHILD_FOLDER), std::env::var(CHILD_NAME))
+        else {
+            return;
+        };
+        let store = Store::at(Path::new(&folder));
+        if name == "live" {
+            let live = store.mark_live(&SessionId::new("s").unwrap(), "answer");
+            fs::write(Path::new(&folder).join("ready"), "").unwrap();
+            thread::sleep(Duration::from_secs(600));
+            drop(live);
+        }
+        write_many(&store, &name);
+    }
+
+    #[test]
+    fn two_threads_on_one_session_and_one_index_lose_nothing() {
+        let fixture = Fixture::new();
+        fixture.store.create_session(&fixture.session, "", None, NOW).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| write_many(&fixture.store, "one"));
+            write_many(&fixture.store, "two");
+        });
+        expect_all(&fixture, &["one", "two"]);
+    }
+
+    #[test]
+    fn three_processes_on_one_session_and_one_index_lose_nothing() {
+        let fixture = Fixture::new();
+        fixture.store.create_session(&fixture.session, "", None, NOW).unwrap();
+        let mut children =
+            [child(fixture.folder.path(), "one"), child(fixture.folder.path(), "two")];
+        write_many(&fixture.store, "three");
+        for child in &mut children {
+            assert!(child.wait().unwrap().success());
+        }
+        expect_all(&fixture, &["one", "two", "three"]);
+    }
+
+    #[test]
+    fn a_process_killed_at_work_leaves_whole_lines_and_no_lock() {
+        let fixture = Fixture::new();
+        for round in 0..8 {
+            let name = format!("killed{round}");
+            let before = fixture.path().exists().then(|| fixture.text()).unwrap_or_default();
+            let mut child = child(fixture.folder.path(), &name);
+            let needle = format!("\"{name}-q{round}\"");
+            until("the child writes", || {
+                fs::read_to_string(fixture.path()).is_ok_and(|t| t.contains(&needle))
+            });
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let text = fixture.text();
+            assert!(text.starts_with(&before));
+            assert!(
+                text.ends_with('\n')
+                    && text.lines().all(|line| line::Facts::read(line.as_bytes()).is_some())
+            );
+            assert!(fixture.add(&format!("after{round}")));
+        }
+    }
+
+    #[test]
+    fn a_reader_never_sees_a_torn_file() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fixture.store.create_session(&fixture.session, "", None, NOW).unwrap();
+        let done = AtomicBool::new(false);
+        let reads = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let text = fixture.text();
+                    assert!(text.starts_with(&lines(&["1"])) && text.ends_with('\n'));
+                    assert!(text.lines().all(|line| line.ends_with('}')));
+                    let index = fixture.index_text();
+                    assert!(index.starts_with("[\n") && index.ends_with("\n]"), "{index}");
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            write_many(&fixture.store, "one");
+            until("the reader reads", || reads.load(Ordering::Relaxed) > 20);
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_mark_of_another_living_process_stays_until_that_dies() {
+        let marked = r#"{"id":"answer","role":"assistant","content":"","_streaming":true}"#;
+        let fixture = Fixture::with(format!("{marked}\n"));
+        let mut child = child(fixture.folder.path(), "live");
+        until("the child has its mark", || fixture.folder.path().join("ready").exists());
+        assert!(fixture.add("1"));
+        fixture.put("2", "");
+        assert!(fixture.text().starts_with(marked));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(fixture.add("3"));
+        assert!(!fixture.text().contains("_streaming"));
+    }
+}
+
+mod stale_marks {
+    use super::*;
+
+    const STALE: &str = r#"{"id":"old","role":"assistant","content":"","_streaming":true}"#;
+    const CLEARED: &str = r#"{"id":"old","role":"assistant","content":""}"#;
+
+    #[test]
+    fn a_stale_mark_is_cleared_by_the_next_write() {
+        for put in [false, true] {
+            let fixture = Fixture::with(format!("{STALE}\n{}", lines(&["1"])));
+            if put {
+                fixture.put("2", "")
+            } else {
+                assert!(fixture.add("2"))
+            }
+            assert_eq!(fixture.text(), format!("{CLEARED}\n{}", lines(&["1", "2"])));
+            fixture.put("old", "x");
+            assert!(fixture.text().starts_with(&message("old", "x")));
+        }
+    }
+
+    #[test]
+    fn the_mark_of_a_run_of_this_process_stays_until_it_ends() {
+        let fixture = Fixture::new();
+        let live = fixture.store.mark_live(&fixture.session, "old");
+        fixture.put_line("old", STALE);
+        assert!(fixture.add("1"));
+        fixture.put("2", "");
+        assert!(fixture.text().starts_with(STALE));
+        fixture.put_line("old", &STALE.replace("\"\"", "\"more\""));
+        assert!(fixture.text().contains("more\",\"_streaming"));
+        drop(live);
+        assert!(fixture.add("3"));
+        assert!(!fixture.text().contains("_streaming"));
+    }
+
+    #[test]
+    fn only_assistants_messages_have_marks() {
+        let others = [
+            r#"{"id":"1","role":"user","_streaming":true}"#,
+            r#"{"role":"assistant","x":1,"_streaming":true}"#,
+            r#"{"id":"2","role":"assistant","x":{"y":1,"_streaming":true}"#,
+            r#"x,"_streaming":true}"#,
+            r#"{"id":"3","role":"assistant","content":",\"_streaming\":true}"}"#,
+        ]
+        .join("\n");
+        assert!(others.as_bytes().windows(MARK.len()).any(|bytes| bytes == MARK));
+        let fixture = Fixture::with(others.clone() + "\n");
+        assert!(fixture.add("new"));
+        assert_eq!(fixture.text(), others + "\n" + &lines(&["new"]));
+    }
+}
+
+mod sessions {
+    use super::*;
+
+    #[test]
+    fn the_index_is_updated_as_the_module_does_it() {
+        let fixture = Fixture::new();
+        let before = r#"[{"id":"x","n":1.0,"2":[],"1":{}},5,{"z":"é\u00e9","messageCount":3,"id":"s","updatedAt":1}]"#;
+        fs::write(fixture.index(), before).unwrap();
+        fixture.add("1");
+        let after = |count: &str| {
+            format!(
+                "[\n  {{\n    \"1\": {{}},\n    \"2\": [],\n    \"id\": \"x\",\n    \"n\": 1\n  }},\n  5,\n  {{\n    \"z\": \"éé\",\n    \"messageCount\": {count},\n    \"id\": \"s\",\n    \"updatedAt\": {NOW}\n  }}\n]"
+            )
+        };
+        assert_eq!(fixture.index_text(), after("4"));
+        fixture.put("2", "");
+        fixture.put("2", "again");
+        assert_eq!(fixture.index_text(), after("5"));
+        assert!(!fixture.add("2"));
+        assert_eq!(fixture.index_text(), after("5"));
+    }
+
+    #[test]
+    fn message_counts_add_up_as_in_javascript() {
+        for (before, after) in [
+            ("\"5\"", "\"51\""),
+            ("\"\"", "1"),
+            ("null", "1"),
+            ("1.5", "2.5"),
+            ("1e999", "null"),
+            ("9007199254740992", "9007199254740992"),
+            ("true", "2"),
+            ("{}", "\"[object Object]1\""),
+        ] {
+            let fixture = Fixture::new();
+            fs::write(fixture.index(), format!("[{{\"id\":\"s\",\"messageCount\":{before}}}]"))
+                .unwrap();
+            fixture.add("1");
+            let expected = format!(
+                "[\n  {{\n    \"id\": \"s\",\n    \"messageCount\": {after},\n    \"updatedAt\": {NOW}\n  }}\n]"
+            );
+            assert_eq!(fixture.index_text(), expected);
+        }
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_updated_is_left_alone_and_hinders_nobody() {
+        for index in [
+            "",
+            "{}",
+            "[",
+            "[null,{\"id\":\"s\"}]",
+            "[{\"id\":\"other\"}]",
+            "\u{feff}[{\"id\":\"s\"}]",
+        ] {
+            let fixture = Fixture::new();
+            fs::write(fixture.index(), index).unwrap();
+            assert!(fixture.add("1"));
+            fixture.put("2", "");
+            assert_eq!(fixture.index_text(), index);
+            fixture.no_temporary_files();
+        }
+        let fixture = Fixture::new();
+        fs::create_dir(fixture.index()).unwrap();
+        assert!(fixture.add("1"));
+    }
+
+    #[test]
+    fn sessions_are_made_listed_and_deleted() {
+        let fixture = Fixture::new();
+        let other = SessionId::new("other").unwrap();
+        let store = &fixture.store;
+        assert_eq!(store.list_sessions().unwrap(), "[]");
+        assert!(!store.delete_session(&other).unwrap());
+        let first = store.create_session(&fixture.session, "A \"title\"", Some("/a/b"), 5).unwrap();
+        let expected = r#"{"id":"s","title":"A \"title\"","createdAt":5,"updatedAt":5,"messageCount":0,"filePath":"/a/b"}"#;
+        assert_eq!(first, expected);
+        assert_eq!(fixture.text(), "");
+        let second = store.create_session(&other, "B", None, 5).unwrap();
+        assert_eq!(store.list_sessions().unwrap(), format!("[{second},{first}]"));
+        fixture.add("1");
+        let listed = store.list_sessions().unwrap();
+        assert!(listed.starts_with(r#"[{"id":"s","title":"A \"title\"","createdAt":5,"updatedAt":1771000000000,"messageCount":1"#));
+        assert_eq!(store.create_session(&other, "again", None, 9).unwrap(), second);
+        assert!(store.delete_session(&fixture.session).unwrap());
+        assert!(!fixture.path().exists());
+        assert_eq!(store.list_sessions().unwrap(), format!("[{second}]"));
+        assert!(!store.delete_session(&fixture.session).unwrap());
+        assert_eq!(fs::metadata(fixture.index()).unwrap().mode() & 0o777, 0o600);
+        fixture.no_temporary_files();
+    }
+
+    #[test]
+    fn a_broken_index_is_reported_and_never_overwritten() {
+        let fixture = Fixture::new();
+        fs::write(fixture.index(), "{").unwrap();
+        let error = fixture.store.create_session(&fixture.session, "", None, NOW).unwrap_err();
+        let expected =
+            format!("failed to update {}: it is no JSON array", fixture.index().display());
+        assert_eq!(error.to_string(), expected);
+        assert!(fixture.store.list_sessions().is_err());
+        assert_eq!(fixture.index_text(), "{");
+    }
+
+    #[test]
+    fn messages_are_upserted_in_their_places_in_one_commit() {
+        let fixture = Fixture::with(lines(&["1", "2", "3"]));
+        fixture.store.create_session(&fixture.session, "old", None, 5).unwrap();
+        let messages: Vec<(String, String)> = ["4", "2", "5", "4"]
+            .iter()
+            .enumerate()
+            .map(|(index, id)| (id.to_string(), message(id, &index.to_string())))
+            .collect();
+        fixture.store.upsert_messages(&fixture.session, &messages, Some("new"), NOW).unwrap();
+        let expected = [
+            message("1", ""),
+            message("2", "1"),
+            message("3", ""),
+            message("4", "3"),
+            message("5", "2"),
+            String::new(),
+        ];
+        assert_eq!(fixture.text(), expected.join("\n"));
+        let listed = fixture.store.list_sessions().unwrap();
+        assert_eq!(
+            listed,
+            format!(
+                r#"[{{"id":"s","title":"new","createdAt":5,"updatedAt":{NOW},"messageCount":2}}]"#
+            )
+        );
+        let read = fixture.store.read_messages(&fixture.session).unwrap();
+        assert_eq!(String::from_utf8(read).unwrap(), format!("[{}]", expected[..5].join(",")));
+    }
+
+    #[test]
+    fn unreadable_lines_are_left_out_of_what_is_read_and_stay_on_the_disk() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.store.read_messages(&fixture.session).unwrap(), b"[]");
+        let history = b"{\"id\":\"a\xff\"}\r\n\n{\"id\":\nnull\n[]\n {\"x\":1} ";
+        fixture.write(history);
+        let read = fixture.store.read_messages(&fixture.session).unwrap();
+        assert_eq!(String::from_utf8(read).unwrap(), "[{\"id\":\"a\u{fffd}\"},{\"x\":1}]");
+        assert_eq!(fs::read(fixture.path()).unwrap(), history);
+    }
+}
+
+mod damaged_files {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            Just(b"\n".to_vec()),
+            Just(b"\r\n".to_vec()),
+            Just(b"  \n".to_vec()),
+            Just(b"\xc2\xa0\n\xef\xbb\xbf\n".to_vec()),
+            Just(MARK.to_vec()),
+            Just(b"{\"id\":\"a\",\"role\":\"assistant\",\"_streaming\":true}\n".to_vec()),
+            "[a-c]".prop_map(|id| message(&id, "").into_bytes()),
+            "[a-c]".prop_map(|id| (message(&id, "x") + "\n").into_bytes()),
+            proptest::collection::vec(any::<u8>(), 0..20),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn every_line_survives_and_the_message_is_there(
+            pieces in proptest::collection::vec(piece(), 0..12),
+            put in any::<bool>(),
+        ) {
+            let history = pieces.concat();
+            let fixture = Fixture::with(&history);
+            let new = message("b", "new");
+            if put {
+                fixture.put_line("b", &new);
+            } else {
+                fixture.store.add_message(&fixture.session, "b", new.as_bytes(), NOW).unwrap();
+            }
+            let written = fs::read(fixture.path()).unwrap();
+            let is_b = |line: &[u8]| line::Facts::read(line).is_some_and(|facts| facts.is("b"));
+            let had = history.split(|&byte| byte == b'\n').any(is_b);
+            if !put && had {
+                prop_assert_eq!(&written, &history);
+                return Ok(());
+            }
+            // The module's way, line by line.
+            let mut expected: Vec<Vec<u8>> = history
+                .split(|&byte| byte == b'\n')
+                .filter(|line| !line::is_blank(line))
+                .map(|line| match line::Facts::read(line) {
+                    Some(facts) if facts.is("b") => new.clone().into_bytes(),
+                    Some(Facts { id: Some(_), by_assistant: true }) if line.ends_with(MARK) => {
+                        [&line[..line.len() - MARK.len()], b"}"].concat()
+                    }
+                    _ => line.to_vec(),
+                })
+                .collect();
+            if !had {
+                expected.push(new.clone().into_bytes());
+            }
+            expected.push(Vec::new());
+            prop_assert_eq!(written, expected.join(&b'\n'));
+            prop_assert!(fixture.has("b"));
+            fixture.store.read_messages(&fixture.session).unwrap();
+            fixture.no_temporary_files();
+        }
+    }
+
+    use line::Facts;
+}
