@@ -180,7 +180,7 @@ describe('configure', () => {
     useStore();
     const before = runs.configure({});
     const other = name === 'killAfterMs' ? 'pipeGraceMs' : 'killAfterMs';
-    expect(thrownBy(() => runs.configure({ [other]: 1, [name]: value }))).toEqual(invalid(name));
+    expect(thrownBy(() => runs.configure({ [other]: 1, [name]: value }))).toEqual(invalid(`settings.${name}`));
     expect(runs.configure({})).toEqual(before);
   });
 
