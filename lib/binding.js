@@ -14,9 +14,12 @@ const PLATFORMS = [
 ];
 
 function isMusl() {
-  // glibc names its version in the report; musl has none to name.
+  // glibc names its version in the report; musl has none to name. The report would look up the
+  // names of all peers, which takes seconds where the network is slow.
+  const { excludeNetwork } = process.report;
   process.report.excludeNetwork = true;
   const { header } = process.report.getReport();
+  process.report.excludeNetwork = excludeNetwork;
   return header.glibcVersionRuntime === undefined;
 }
 

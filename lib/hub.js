@@ -25,7 +25,7 @@ class Hub {
 
   /** Starts a run. Throws when the session's run is running, natively or as seen from here. */
   start(values) {
-    if (this.#views.get(values.sessionId)?.activeRun.status === 'running') {
+    if (this.#views.get(values.sessionId)?.isRunning) {
       const error = new Error('Active run already exists for this session');
       throw Object.assign(error, { code: 'RUN_ALREADY_ACTIVE' });
     }
@@ -36,8 +36,8 @@ class Hub {
   find(sessionId) {
     const view = this.#views.get(sessionId);
     // While it is running as seen from here, no other run can have taken its place.
-    if (view?.activeRun.status === 'running') return view;
-    const handle = callNative(() => this.#bell.find(sessionId));
+    if (view?.isRunning) return view;
+    const handle = this.#bell.find(sessionId);
     if (view && (!handle || handle.id === view.id)) return view;
     return handle ? this.#show(handle, false) : undefined;
   }

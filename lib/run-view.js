@@ -152,6 +152,8 @@ class RunView {
   #isOwn;
   #onHoldChange;
   #isHeld = false;
+  /** As seen from here; `activeRun.status` tells it to others, who may write to it. */
+  isRunning = true;
 
   constructor(handle, isOwn, onHoldChange) {
     this.id = handle.id;
@@ -176,7 +178,7 @@ class RunView {
 
   /** Whether the run is over and no longer to be found natively. */
   get hasLeft() {
-    return this.activeRun.status !== 'running' && this.#handle.hasLeft;
+    return !this.isRunning && this.#handle.hasLeft;
   }
 
   abort() {
@@ -188,7 +190,7 @@ class RunView {
   /** Replays what this realm has been told so far, then adds the callback to the subscribers. */
   subscribe(callback, replay) {
     if (replay) this.#replay(callback);
-    if (this.activeRun.status !== 'running') {
+    if (!this.isRunning) {
       callback(null);
       return () => {};
     }
@@ -202,7 +204,7 @@ class RunView {
   /** Tells the subscribers of the next batch. Returns whether there is more. */
   deliver() {
     const { activeRun } = this;
-    if (activeRun.status !== 'running') return false;
+    if (!this.isRunning) return false;
     const state = this.#reader.read(liveCodes, BATCH, (event) => {
       const number = this.#seen++;
       this.#buffer?.push(event);
@@ -214,8 +216,7 @@ class RunView {
 
   /** Keeps the process alive while the run runs and is this realm's, by start or by subscription. */
   updateHold() {
-    const { status, subscribers } = this.activeRun;
-    const isHeld = status === 'running' && (this.#isOwn || subscribers.size > 0);
+    const isHeld = this.isRunning && (this.#isOwn || this.activeRun.subscribers.size > 0);
     if (isHeld === this.#isHeld) return;
     this.#isHeld = isHeld;
     this.#onHoldChange(isHeld);
@@ -231,6 +232,7 @@ class RunView {
   }
 
   #setOutcome() {
+    this.isRunning = false;
     this.activeRun.status = this.#handle.isError ? 'error' : 'completed';
     this.activeRun.exitCode = this.#handle.exitCode;
   }

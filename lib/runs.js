@@ -41,14 +41,14 @@ function subscribeToRun(sessionId, callback, options) {
 function abortRun(sessionId) {
   checkString('sessionId', sessionId);
   const view = getHub().find(sessionId);
-  if (view?.activeRun.status !== 'running') return false;
+  if (!view?.isRunning) return false;
   view.abort();
   return true;
 }
 
 function hasActiveRun(sessionId) {
   checkString('sessionId', sessionId);
-  return getHub().find(sessionId)?.activeRun.status === 'running';
+  return getHub().find(sessionId)?.isRunning ?? false;
 }
 
 function getActiveRun(sessionId) {

@@ -159,3 +159,91 @@ impl ToolCall {
         out.write_all(b"}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Document;
+
+    fn line(message: &Message, streaming: bool) -> String {
+        let mut out = Vec::new();
+        message.write_line(&mut out, "2026-01-01T00:00:00.000Z", streaming).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn value(source: &str) -> JsonValue {
+        Document::parse(source).unwrap().root().into()
+    }
+
+    fn call(message: &mut Message, id: &str, name: &str, input: &str) {
+        let (tool_call_id, tool_name) = (&*JsonStr::escape(id), &*JsonStr::escape(name));
+        let input = &value(input);
+        message.event(UiEvent::ToolInputStart { tool_call_id, tool_name });
+        message.event(UiEvent::ToolInputAvailable { tool_call_id, tool_name, input });
+    }
+
+    fn output(message: &mut Message, id: &str, output: &str) {
+        let (tool_call_id, output) = (&*JsonStr::escape(id), &value(output));
+        message.event(UiEvent::ToolOutputAvailable { tool_call_id, output });
+    }
+
+    fn error(message: &mut Message, id: &str, error_text: &str) {
+        let (tool_call_id, error_text) = (&*JsonStr::escape(id), &value(error_text));
+        message.event(UiEvent::ToolOutputError { tool_call_id, error_text });
+    }
+
+    #[test]
+    fn a_message_is_written_as_the_module_writes_it() {
+        let mut message = Message::new("assistant-\"s\"\n-1");
+        assert!(message.is_empty());
+        let delta = &*JsonStr::escape("Preparing…");
+        message.event(UiEvent::ReasoningStart { id: "r" });
+        message.event(UiEvent::ReasoningDelta { id: "r", delta, kept: false });
+        assert!(message.is_empty());
+        let delta = &*JsonStr::escape("hm\n");
+        message.event(UiEvent::ReasoningDelta { id: "r", delta, kept: true });
+        assert!(!message.is_empty());
+        assert_eq!(
+            line(&message, true),
+            r#"{"id":"assistant-\"s\"\n-1","role":"assistant","content":"","parts":[{"type":"reasoning","text":"hm\n"}],"timestamp":"2026-01-01T00:00:00.000Z","_streaming":true}"#
+        );
+        call(&mut message, "t", "exec", "{\"n\":-0}");
+        for piece in ["a", "", "é\""] {
+            message.event(UiEvent::TextDelta { id: "x", delta: &JsonStr::escape(piece) });
+        }
+        assert_eq!(
+            line(&message, false),
+            r#"{"id":"assistant-\"s\"\n-1","role":"assistant","content":"aé\"","parts":[{"type":"reasoning","text":"hm\n"},{"type":"tool-invocation","toolCallId":"t","toolName":"exec","args":{"n":0}},{"type":"text","text":"aé\""}],"timestamp":"2026-01-01T00:00:00.000Z"}"#
+        );
+    }
+
+    #[test]
+    fn tool_calls_are_kept_as_a_javascript_map_keeps_them() {
+        let mut message = Message::new("m");
+        output(&mut message, "a", "{}");
+        assert!(message.is_empty(), "a result without its call is not stored");
+        call(&mut message, "a", "one", "{}");
+        assert!(!message.is_empty());
+        call(&mut message, "b", "two", "[]");
+        output(&mut message, "a", r#"{"text":"old"}"#);
+        error(&mut message, "a", "\"old\"");
+        call(&mut message, "a", "three", "{\"k\":1}");
+        error(&mut message, "b", "{\"code\":5}");
+        output(&mut message, "b", r#"{"text":"new"}"#);
+        let parts = r#""parts":[{"type":"tool-invocation","toolCallId":"a","toolName":"three","args":{"k":1}},{"type":"tool-invocation","toolCallId":"b","toolName":"two","args":[],"result":{"text":"new"},"errorText":{"code":5}}],"#;
+        assert!(line(&message, false).contains(parts), "{}", line(&message, false));
+    }
+
+    #[test]
+    fn a_clone_stays_as_it_was() {
+        let mut message = Message::new("m");
+        call(&mut message, "a", "one", "{}");
+        message.event(UiEvent::TextDelta { id: "x", delta: &JsonStr::escape("now") });
+        let (kept, before) = (message.clone(), line(&message, true));
+        message.event(UiEvent::TextDelta { id: "x", delta: &JsonStr::escape(" later") });
+        output(&mut message, "a", "{}");
+        call(&mut message, "b", "two", "{}");
+        assert_eq!(line(&kept, true), before);
+        assert_ne!(line(&message, true), before);
+    }
+}

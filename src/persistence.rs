@@ -5,9 +5,16 @@
 //! not overlap, and says once when they fail.
 
 use crate::{
-    clock, diagnostics, error::Result, message::Message, session_id::SessionId, store::Store,
+    clock, diagnostics,
+    error::Result,
+    message::Message,
+    session_id::SessionId,
+    store::{LiveMessage, Store},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::{
     task::{JoinError, JoinHandle, spawn_blocking},
     time::{Instant, sleep_until},
@@ -21,7 +28,6 @@ const REST_FACTOR: u32 = 10;
 const LOOKS: [f64; 4] = [1.0 / 30.0, 1.0 / 8.0, 1.0 / 2.0, 1.0];
 
 /// The writing of one run's answer.
-#[derive(Debug)]
 pub struct Persistence {
     store: Arc<Store>,
     session: SessionId,
@@ -33,6 +39,8 @@ pub struct Persistence {
     in_flight: Option<(Instant, JoinHandle<Result<()>>)>,
     /// The last write failed, and that was said.
     has_failed: bool,
+    /// Says to other writers that the message's `_streaming` mark is true. Set by the first flush.
+    live: Arc<OnceLock<LiveMessage>>,
 }
 
 /// What [`Persistence::wait`] waited for.
@@ -55,6 +63,7 @@ impl Persistence {
             next: Instant::now(),
             in_flight: None,
             has_failed: false,
+            live: Arc::default(),
         }
     }
 
@@ -85,7 +94,11 @@ impl Persistence {
     pub fn start(&mut self, message: Message) {
         self.is_dirty = false;
         let (store, session) = (Arc::clone(&self.store), self.session.clone());
-        let flush = spawn_blocking(move || put(&store, &session, &message, true));
+        let live = Arc::clone(&self.live);
+        let flush = spawn_blocking(move || {
+            live.get_or_init(|| store.mark_live(&session, message.id()));
+            put(&store, &session, &message, true)
+        });
         self.in_flight = Some((Instant::now(), flush));
     }
 
@@ -98,6 +111,7 @@ impl Persistence {
         if !message.is_empty() {
             self.put_final(message).await;
         }
+        self.live = Arc::default();
     }
 
     /// Looks after the message for the grace period: puts it back when a writer that had read the

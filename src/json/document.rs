@@ -333,13 +333,13 @@ impl<'a> scan::Visitor<'a> for Builder {
     }
 
     fn close(&mut self, nesting: Nesting) {
-        let values = self.items.split_off(self.open.pop().unwrap_or(0));
+        let values = self.items.drain(self.open.pop().unwrap_or(0)..);
         let node = match nesting {
-            Nesting::Array => Node::Array(values),
+            Nesting::Array => Node::Array(values.collect()),
             Nesting::Object => {
-                let keys = self.keys.split_off(self.keys.len().saturating_sub(values.len()));
-                let members = keys.into_iter().zip(values);
-                Node::Object(ordered(members.map(|(key, value)| Member { key, value }).collect()))
+                let keys = self.keys.drain(self.keys.len().saturating_sub(values.len())..);
+                let members = keys.zip(values).map(|(key, value)| Member { key, value });
+                Node::Object(ordered(members.collect()))
             }
         };
         self.add(node);

@@ -27,6 +27,7 @@ pub struct RawStr<'a> {
 
 impl<'a> RawStr<'a> {
     /// The string in `JSON.stringify`'s form; borrowed whenever the source is in it already.
+    #[inline]
     pub fn json(self) -> Cow<'a, JsonStr> {
         if self.escaped {
             string::canonical(self.text)

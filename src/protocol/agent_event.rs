@@ -76,8 +76,9 @@ struct Fields<'a> {
     stream: Option<RawValue<'a>>,
     session_key: Option<RawValue<'a>>,
     run_id: Option<RawValue<'a>>,
-    /// Set unless `data` is missing or null.
-    data: Option<Data<'a>>,
+    data: Data<'a>,
+    /// Unless `data` is missing or null.
+    has_data: bool,
     /// The line's own, which count when there is no `data`.
     error: ErrorFields<'a>,
 }
@@ -137,7 +138,8 @@ impl<'a> Fields<'a> {
             "sessionKey" => &mut self.session_key,
             "runId" => &mut self.run_id,
             "data" => {
-                self.data = Data::read(cursor)?;
+                self.data = Data::default();
+                self.has_data = self.data.read(cursor)?;
                 return Ok(());
             }
             name => match self.error.field(name) {
@@ -151,14 +153,13 @@ impl<'a> Fields<'a> {
 
     fn event(&self) -> AgentEvent<'a> {
         if is(self.event, "error") {
-            let error = self.data.as_ref().map_or(&self.error, |data| &data.error);
+            let error = if self.has_data { &self.data.error } else { &self.error };
             return AgentEvent::Error(error.body());
         }
         if !is(self.event, "agent") {
             return AgentEvent::Other;
         }
-        let none = Data::default();
-        let data = self.data.as_ref().unwrap_or(&none);
+        let data = &self.data;
         let stream = string(self.stream).map(RawStr::json);
         match stream.as_ref().map_or("", |stream| stream.as_str()) {
             "assistant" => data.assistant(),
@@ -180,22 +181,22 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Data<'a> {
-    fn read(cursor: &mut Cursor<'a>) -> Result<Option<Self>, Invalid> {
-        let mut data = Self::default();
+    /// Reads the value of `data`; false if it is null.
+    fn read(&mut self, cursor: &mut Cursor<'a>) -> Result<bool, Invalid> {
         if cursor.peek() == Some(b'{') {
             cursor.members(|cursor, key| {
                 let field = match key.json().as_str() {
-                    "delta" => &mut data.delta,
-                    "phase" => &mut data.phase,
-                    "mediaUrls" => &mut data.media_urls,
-                    "stopReason" => &mut data.stop_reason,
-                    "toolCallId" => &mut data.tool_call_id,
-                    "name" => &mut data.name,
-                    "args" => &mut data.args,
-                    "result" => &mut data.result,
-                    "isError" => &mut data.is_error,
-                    "willRetry" => &mut data.will_retry,
-                    name => match data.error.field(name) {
+                    "delta" => &mut self.delta,
+                    "phase" => &mut self.phase,
+                    "mediaUrls" => &mut self.media_urls,
+                    "stopReason" => &mut self.stop_reason,
+                    "toolCallId" => &mut self.tool_call_id,
+                    "name" => &mut self.name,
+                    "args" => &mut self.args,
+                    "result" => &mut self.result,
+                    "isError" => &mut self.is_error,
+                    "willRetry" => &mut self.will_retry,
+                    name => match self.error.field(name) {
                         Some(field) => field,
                         None => return cursor.value().map(drop),
                     },
@@ -203,10 +204,10 @@ impl<'a> Data<'a> {
                 *field = Some(cursor.value()?);
                 Ok(())
             })?;
-        } else if cursor.value()?.text() == "null" {
-            return Ok(None);
+            Ok(true)
+        } else {
+            Ok(cursor.value()?.text() != "null")
         }
-        Ok(Some(data))
     }
 
     fn assistant(&self) -> AgentEvent<'a> {
@@ -257,4 +258,67 @@ fn is(value: Option<RawValue<'_>>, word: &str) -> bool {
 
 fn is_true(value: Option<RawValue<'_>>) -> bool {
     value.is_some_and(|value| value.text() == "true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(line: &str) -> AgentEvent<'_> {
+        AgentLine::read(line).unwrap().unwrap().event
+    }
+
+    #[test]
+    fn members_of_the_wrong_type_count_as_missing() {
+        for line in [
+            "[1]",
+            "5",
+            "\"s\"",
+            "true",
+            "{}",
+            r#"{"event":5}"#,
+            r#"{"event":"agent"}"#,
+            r#"{"event":"agent","stream":7,"data":{"delta":"x"}}"#,
+            r#"{"event":"agent","stream":"thinking","data":{"delta":["x"]}}"#,
+            r#"{"event":"agent","stream":"thinking","data":[{"delta":"x"}]}"#,
+            r#"{"event":"agent","stream":"tool","data":{"phase":5}}"#,
+            r#"{"event":"agent","stream":"lifecycle","data":"start"}"#,
+            r#"{"event":"other","stream":"thinking","data":{"delta":"x"}}"#,
+        ] {
+            assert!(matches!(event(line), AgentEvent::Other), "{line}");
+        }
+        assert!(AgentLine::read("null").unwrap().is_none());
+        assert!(AgentLine::read("").is_err());
+    }
+
+    #[test]
+    fn of_repeated_keys_the_last_value_counts() {
+        let line =
+            r#"{"event":"x","stream":"thinking","data":{"delta":"1","delta":"2"},"event":"agent"}"#;
+        assert!(
+            matches!(event(line), AgentEvent::Thinking { delta } if delta.json().as_str() == "2")
+        );
+        let line = r#"{"event":"agent","stream":"thinking","data":{"delta":"1"},"data":{}}"#;
+        assert!(matches!(event(line), AgentEvent::Other));
+        let line = r#"{"event":"error","data":{"error":"1"},"data":null,"error":"2"}"#;
+        assert!(
+            matches!(event(line), AgentEvent::Error(Some(body)) if body.json().as_str() == "2")
+        );
+    }
+
+    #[test]
+    fn an_error_is_read_from_the_data_even_if_that_says_nothing() {
+        for line in [
+            r#"{"event":"error","error":"own","data":{}}"#,
+            r#"{"event":"error","error":"own","data":0}"#,
+            r#"{"event":"error","error":"own","data":"text"}"#,
+            r#"{"event":"error","error":5}"#,
+        ] {
+            assert!(matches!(event(line), AgentEvent::Error(None)), "{line}");
+        }
+        let line = r#"{"event":"error","errorMessage":"3","message":"2","error":{}}"#;
+        assert!(
+            matches!(event(line), AgentEvent::Error(Some(body)) if body.json().as_str() == "2")
+        );
+    }
 }

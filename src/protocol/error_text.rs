@@ -128,3 +128,121 @@ fn without_prefixes(line: &str) -> &str {
 fn units(text: &str) -> usize {
     text.chars().map(char::len_utf16).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(text: &str) -> String {
+        of_body(&JsonStr::escape(text)).as_str().to_owned()
+    }
+
+    #[test]
+    fn a_body_gives_its_message() {
+        for (text, message) in [
+            (r#"402 {"error":{"message":"no funds"}}"#, "no funds"),
+            (r#"{"error":{"message":"m"},"message":"outer"}"#, "m"),
+            (r#"{"error":{"message":null},"message":"outer"}"#, "outer"),
+            (r#"{"error":"plain"}"#, "plain"),
+            (r#"{"error":["a"],"message":"m"}"#, "m"),
+            (r#"{"error":{"message":""}}"#, ""),
+            (r#"{"a":0,"error":{"message":"1"},"error":{"message":"2"}}"#, "2"),
+            (r#"{"error":{"message":"a\nb"}}"#, r"a\nb"),
+        ] {
+            assert_eq!(body(text), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_body_without_a_message_is_the_message() {
+        for text in [
+            "",
+            "plain",
+            "not { json",
+            r"{'a':1}",
+            r"{",
+            r"{}",
+            "a } b",
+            r#"{"error":{"message":5}}"#,
+            r#"{"error":{"message":"x"}} trailing"#,
+            r#"{"error":{"message":false},"message":"never looked at"}"#,
+            r#"{"error":null}"#,
+        ] {
+            let escaped = JsonStr::escape(text);
+            assert!(
+                matches!(of_body(&escaped), Cow::Borrowed(body) if *body == *escaped),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn lone_surrogates_in_a_body_are_kept() {
+        let source = r#""{\"error\":{\"message\":\"a\ud83d\"}}""#;
+        let document = Document::parse(source).unwrap();
+        let message = of_body(document.root().as_str().unwrap()).into_owned();
+        assert_eq!(message.as_str(), r"a\ud83d");
+    }
+
+    #[test]
+    fn stderr_gives_its_most_telling_part() {
+        let long = "x".repeat(300);
+        for (stderr, part) in [
+            ("", None),
+            ("  \n\u{feff}\n", None),
+            ("[openclaw] Error: no model\n", Some("no model")),
+            ("\u{1b}[31mfatal\u{1b}[0m: \u{1b}[1;3mboom\u{1b}[0m\n", Some("fatal: boom")),
+            ("\u{1b}[2K\u{1b}[1G", None),
+            ("\u{1b}[?25l error here", Some("\u{1b}[?25l error here")),
+            ("\u{1b}[3\u{1b}[4m it failed", Some("\u{1b}[3 it failed")),
+            ("it FAILED twice\nerror two", Some("it FAILED twice")),
+            ("terror\nfailedly\nerror_x\nerr0r", Some("err0r")),
+            ("errorſ", Some("errorſ")),
+            ("naïve error", Some("naïve error")),
+            ("Error: short\nError: longer one\n", Some("longer one")),
+            ("error: error: twice over", Some("error: twice over")),
+            ("[a] [b] Error: nested", Some("[b] Error: nested")),
+            ("[a\u{2028}] error inside", Some("[a\u{2028}] error inside")),
+            ("[] \u{a0}ERROR:\tworked out", Some("worked out")),
+            ("[tag without end error", Some("[tag without end error")),
+            ("first\nlast\n", Some("last")),
+            ("first\n\u{1b}[0m  \u{1b}[0m", None),
+            ("first\n\u{1b}[0m\n", Some("first")),
+            ("a\r\nb\r\n", Some("b")),
+            (&*long, Some(&*long)),
+            (&*format!("{long}é"), None),
+            ("🙂 error", Some("🙂 error")),
+        ] {
+            assert_eq!(of_stderr(stderr).as_deref(), part, "{stderr:?}");
+        }
+    }
+
+    #[test]
+    fn stderr_gives_the_message_of_an_api_error() {
+        for (stderr, message) in [
+            (r#"x {"error":{"message":"limit"}}"#, Some("limit")),
+            (r#"{"error":{"code":1,"message":"in","x":2}} tail"#, Some("in")),
+            (r#"{"error":{"message":"a","message":"b"}}"#, Some("b")),
+            (r#"{"error":{"message":"a","message":""}}"#, Some("a")),
+            (r#"{"error":{"message":"a } b"}}"#, Some("a } b")),
+            (
+                r#"{"error":{"x":{}, "message":"behind a brace"}} {"error":{"message":"ok"}}"#,
+                Some("ok"),
+            ),
+            (r#"{"error":{"message":"cut"#, None),
+            (r#"{"error":{"message":"cut"} "#, Some("cut")),
+            (r#"} {"error":{"message":"cut""#, None),
+            (r#"{"error": {"message":"a space"}}"#, None),
+        ] {
+            assert_eq!(message_in(stderr), message, "{stderr}");
+        }
+    }
+
+    #[test]
+    fn hostile_stderr_is_read_in_linear_time() {
+        let bodies = "{\"error\":{\"message\":\"\"".repeat(100_000) + "}";
+        assert_eq!(message_in(&bodies), None);
+        let escapes = "\u{1b}[1".repeat(200_000) + "!";
+        assert_eq!(without_escapes(&escapes), escapes);
+    }
+}

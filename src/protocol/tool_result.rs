@@ -102,3 +102,74 @@ pub(super) fn error_text(result: Option<RawValue<'_>>) -> JsonValue {
     }
     JsonValue::string(&JsonStr::escape("Tool execution failed"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Cursor;
+
+    fn outputs(source: &str) -> String {
+        output(Some(Cursor::new(source).value().unwrap())).text().to_owned()
+    }
+
+    fn errors(source: &str) -> String {
+        error_text(Some(Cursor::new(source).value().unwrap())).exact().to_owned()
+    }
+
+    #[test]
+    fn what_is_no_text_and_no_object_is_no_output() {
+        for source in ["null", "false", "true", "0", "5", "\"\"", r#"{"content":[]}"#] {
+            assert_eq!(outputs(source), "{}", "{source}");
+            assert_eq!(errors(source), "\"Tool execution failed\"", "{source}");
+        }
+        assert_eq!(output(None).text(), "{}");
+        assert_eq!(error_text(None).text(), "\"Tool execution failed\"");
+    }
+
+    #[test]
+    fn text_blocks_are_joined_by_a_new_line() {
+        let source = r#"{"content":[{"type":"text","text":"one"},{"type":"image","text":"no"},
+            {"type":"text","text":3},null,"s",[],{"text":"no"},{"type":"te\u0078t","text":"\ud83d"}],"x":1}"#;
+        assert_eq!(outputs(source), r#"{"text":"one\n\ud83d"}"#);
+        assert_eq!(errors(source), r#""one\n\ud83d""#);
+    }
+
+    #[test]
+    fn details_are_passed_on_in_a_fixed_order() {
+        let source = r#"{"content":[{"type":"text","text":"T"}],"details":
+            {"zero":0,"query":null,"exitCode":-0,"error":"e"}}"#;
+        assert_eq!(outputs(source), r#"{"text":"T","exitCode":0,"error":"e","query":null}"#);
+    }
+
+    #[test]
+    fn details_without_a_text_are_shown_as_json_behind_what_is_passed_on() {
+        assert_eq!(
+            outputs(r#"{"content":[],"details":{"url":"u","n":[1.0]}}"#),
+            r#"{"url":"u","text":"{\"url\":\"u\",\"n\":[1]}"}"#
+        );
+        assert_eq!(outputs(r#"{"query":"q"}"#), r#"{"query":"q","text":"{\"query\":\"q\"}"}"#);
+        assert_eq!(outputs("[1,2]"), r#"{"text":"[1,2]"}"#);
+        assert_eq!(outputs(r#"{"details":[]}"#), r#"{"text":"[]"}"#);
+        assert_eq!(
+            outputs(r#"{"content":{},"details":5}"#),
+            r#"{"text":"{\"content\":{},\"details\":5}"}"#
+        );
+    }
+
+    #[test]
+    fn details_are_shown_up_to_12000_units() {
+        // `["` and `"]` are four units; the character is one unit and three bytes.
+        let just = format!("[\"{}\"]", "€".repeat(11_996));
+        let over = format!("[\"{}\"]", "€".repeat(11_997));
+        assert!(outputs(&just).starts_with("{\"text\":\"[\\\"€"));
+        assert_eq!(outputs(&over), "{}");
+    }
+
+    #[test]
+    fn an_error_in_the_details_may_be_any_true_value() {
+        assert_eq!(errors(r#"{"details":{"error":{"code":-0}}}"#), r#"{"code":-0}"#);
+        assert_eq!(errors(r#"{"error":["a"]}"#), r#"["a"]"#);
+        assert_eq!(errors(r#"{"details":{"error":0}}"#), "\"Tool execution failed\"");
+        assert_eq!(errors("\"text\""), "\"text\"");
+    }
+}

@@ -305,3 +305,59 @@ impl UiState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Document;
+
+    fn json(event: UiEvent<'_>, form: Form) -> String {
+        let mut out = Vec::new();
+        event.write_json(form, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn events_have_the_modules_keys_in_its_order() {
+        let id = "text-5-1";
+        let [text, name] = ["a\n\"", "exec"].map(JsonStr::escape);
+        let value = JsonValue::from(Document::parse("[-0,1e999]").unwrap().root());
+        for (event, expected) in [
+            (UiEvent::TextStart { id }, r#"{"type":"text-start","id":"text-5-1"}"#),
+            (
+                UiEvent::TextDelta { id, delta: &text },
+                r#"{"type":"text-delta","id":"text-5-1","delta":"a\n\""}"#,
+            ),
+            (UiEvent::TextEnd { id }, r#"{"type":"text-end","id":"text-5-1"}"#),
+            (UiEvent::ReasoningStart { id }, r#"{"type":"reasoning-start","id":"text-5-1"}"#),
+            (
+                UiEvent::ReasoningDelta { id, delta: &text, kept: false },
+                r#"{"type":"reasoning-delta","id":"text-5-1","delta":"a\n\""}"#,
+            ),
+            (UiEvent::ReasoningEnd { id }, r#"{"type":"reasoning-end","id":"text-5-1"}"#),
+            (
+                UiEvent::ToolInputStart { tool_call_id: &text, tool_name: &name },
+                r#"{"type":"tool-input-start","toolCallId":"a\n\"","toolName":"exec"}"#,
+            ),
+            (
+                UiEvent::ToolInputAvailable {
+                    tool_call_id: &text,
+                    tool_name: &name,
+                    input: &value,
+                },
+                r#"{"type":"tool-input-available","toolCallId":"a\n\"","toolName":"exec","input":[0,null]}"#,
+            ),
+            (
+                UiEvent::ToolOutputAvailable { tool_call_id: &name, output: &value },
+                r#"{"type":"tool-output-available","toolCallId":"exec","output":[0,null]}"#,
+            ),
+            (
+                UiEvent::ToolOutputError { tool_call_id: &name, error_text: &value },
+                r#"{"type":"tool-output-error","toolCallId":"exec","errorText":[0,null]}"#,
+            ),
+        ] {
+            assert_eq!(json(event, Form::Stringify), expected);
+            assert_eq!(json(event, Form::Exact), expected.replace("0,null", "-0,1e999"));
+        }
+    }
+}

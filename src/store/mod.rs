@@ -32,12 +32,14 @@ use crate::{
 use index_file::{IndexFile, Touch};
 use layout::hash_of;
 use live::Live;
+use once_cell::sync::Lazy;
 use session_file::{Put, SessionFile};
 use std::{
     collections::HashMap,
+    fmt,
     io::{self, Write},
     path::{self, Path, PathBuf},
-    sync::{Arc, Mutex, Once, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, Once, PoisonError, Weak},
 };
 
 /// Sessions whose files are remembered, and lines in all of them (24 bytes each).
@@ -89,21 +91,42 @@ pub struct LiveMessage {
     hash: u64,
 }
 
+impl fmt::Debug for LiveMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LiveMessage").field(&self.session).finish()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.folder).finish()
+    }
+}
+
 impl Drop for LiveMessage {
     fn drop(&mut self) {
         self.store.live.remove(&self.session, self.hash);
     }
 }
 
+/// The stores of the process.
+#[derive(Default)]
+struct Stores {
+    open: HashMap<PathBuf, Weak<Store>>,
+    /// Kept, with what it knows of its files, while nobody else holds it.
+    last: Option<Arc<Store>>,
+}
+
+static STORES: Lazy<Mutex<Stores>> = Lazy::new(Mutex::default);
+
 impl Store {
     /// The store in `folder`, which need not exist yet.
     pub fn at(folder: &Path) -> Arc<Self> {
-        static STORES: OnceLock<Mutex<HashMap<PathBuf, Weak<Store>>>> = OnceLock::new();
         // Only fails for an empty path or a lost working folder; then the path is as good as any.
         let folder = path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-        let stores = STORES.get_or_init(Mutex::default);
-        let mut stores = stores.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = stores.get(&folder).and_then(Weak::upgrade) {
+        let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = stores.open.get(&folder).and_then(Weak::upgrade) {
+            stores.last = Some(Arc::clone(&store));
             return store;
         }
         let store = Arc::new(Self {
@@ -113,8 +136,9 @@ impl Store {
             swept: Once::new(),
             folder: folder.clone(),
         });
-        stores.retain(|_, store| store.strong_count() > 0);
-        stores.insert(folder, Arc::downgrade(&store));
+        stores.open.retain(|_, store| store.strong_count() > 0);
+        stores.open.insert(folder, Arc::downgrade(&store));
+        stores.last = Some(Arc::clone(&store));
         store
     }
 
@@ -143,8 +167,8 @@ impl Store {
     }
 
     /// Replaces the message `id` where it stands, or adds it at the end. `write` writes its JSON,
-    /// and is called again when others change the file meanwhile. With `durable`, it is on the
-    /// disk when this returns.
+    /// and is called again when others change the file meanwhile; it must not use the store. With
+    /// `durable`, it is on the disk when this returns.
     ///
     /// # Errors
     /// When the session's file cannot be read or written, or `write` fails. The file is then as

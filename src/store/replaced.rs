@@ -87,9 +87,8 @@ impl SessionFile {
             let changed = Identity::of(&replaced.file)? != replaced.identity;
             if changed && self.take_from(state, index, locked)? {
                 state.replaced.remove(index);
-            } else if state.replaced.get(index).is_some_and(Replaced::is_settled) {
-                state.replaced.remove(index);
             } else {
+                // Not closed here, however old: that frees its blocks, which takes a while.
                 index += 1;
             }
         }

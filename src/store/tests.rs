@@ -253,7 +253,7 @@ mod session_files {
     }
 
     #[test]
-    fn mode_and_links_of_a_replaced_file() {
+    fn a_replaced_file_keeps_its_mode() {
         let fixture = Fixture::with(lines(&["1"]));
         fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o640)).unwrap();
         fixture.put("1", "x");
@@ -350,6 +350,20 @@ mod session_files {
         }
         assert!(fixture.add("last"));
         assert!(fixture.text() == all.join("\n") + "\n" + &lines(&["last"]));
+    }
+
+    #[test]
+    fn memory_for_sessions_is_bounded() {
+        let fixture = Fixture::new();
+        let ids: Vec<_> =
+            (0..MAX_SESSIONS + 20).map(|id| SessionId::new(&format!("{id}")).unwrap()).collect();
+        let used = fixture.store.session(&ids[0]);
+        for id in &ids {
+            assert!(fixture.store.still_has(id, "1").unwrap());
+        }
+        let sessions = fixture.store.sessions.lock().unwrap();
+        assert_eq!(sessions.files.len(), MAX_SESSIONS);
+        assert!(Arc::ptr_eq(&sessions.files[&ids[0]].1, &used));
     }
 
     #[test]
@@ -593,6 +607,7 @@ mod concurrency {
             ])
             .env(CHILD_FOLDER, folder)
             .env(CHILD_NAME, name)
+            .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap()
@@ -609,8 +624,10 @@ mod concurrency {
         if name == "live" {
             let live = store.mark_live(&SessionId::new("s").unwrap(), "answer");
             fs::write(Path::new(&folder).join("ready"), "").unwrap();
-            thread::sleep(Duration::from_secs(600));
+            // Until it is killed, or the test that started it is gone.
+            io::stdin().read_line(&mut String::new()).unwrap();
             drop(live);
+            return;
         }
         write_many(&store, &name);
     }
@@ -644,7 +661,7 @@ mod concurrency {
         let fixture = Fixture::new();
         for round in 0..8 {
             let name = format!("killed{round}");
-            let before = fixture.path().exists().then(|| fixture.text()).unwrap_or_default();
+            let before = fs::read_to_string(fixture.path()).unwrap_or_default();
             let mut child = child(fixture.folder.path(), &name);
             let needle = format!("\"{name}-q{round}\"");
             until("the child writes", || {

@@ -1,0 +1,209 @@
+//! What must hold for every input: JSON forms are stable, parts are balanced, nothing panics.
+
+use active_runs::{
+    json::{Document, JsonStr, JsonString, JsonValue, Rope},
+    message::Message,
+    protocol::{EventSink, Form, Translator, UiEvent},
+};
+use proptest::prelude::*;
+
+/// JSON texts of every shape, with odd keys, odd numbers and surrogates on their own.
+fn json() -> impl Strategy<Value = String> {
+    let string = prop_oneof![
+        any::<String>().prop_map(|text| format!("\"{}\"", JsonStr::escape(&text).as_str())),
+        prop::collection::vec(any::<u16>(), 0..6).prop_map(|units| {
+            format!("\"{}\"", units.iter().map(|unit| format!("\\u{unit:04X}")).collect::<String>())
+        }),
+        "\"(delta|phase|start|result|error|message|__proto__|7|agent)\"",
+    ];
+    let scalar = prop_oneof![
+        3 => string.clone().boxed(),
+        1 => "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,4})?".boxed(),
+        1 => "null|true|false".boxed(),
+    ];
+    scalar.prop_recursive(5, 60, 6, move |value| {
+        prop_oneof![
+            prop::collection::vec(value.clone(), 0..6)
+                .prop_map(|items| format!("[ {} ]", items.join(" ,\n"))),
+            prop::collection::vec((string.clone(), value), 0..6).prop_map(|members| {
+                let members = members.iter().map(|(key, value)| format!("{key} : {value}"));
+                format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+            }),
+        ]
+    })
+}
+
+/// A line of an agent, mostly one that means something.
+fn line() -> impl Strategy<Value = Vec<u8>> {
+    let stream = "(lifecycle|thinking|assistant|tool|compaction)";
+    let phase = "(start|end|error|result|update)";
+    let member = prop_oneof![
+        phase.prop_map(|phase| format!(r#""phase":"{phase}""#)),
+        any::<String>()
+            .prop_map(|text| format!(r#""delta":"{}""#, JsonStr::escape(&text).as_str())),
+        json().prop_map(|value| format!(r#""delta":{value}"#)),
+        json().prop_map(|value| format!(r#""result":{value}"#)),
+        json().prop_map(|value| format!(r#""args":{value}"#)),
+        json().prop_map(|value| format!(r#""errorMessage":{value},"stopReason":"error""#)),
+        json().prop_map(|value| format!(r#""error":{value}"#)),
+        "[ab]".prop_map(|id| format!(r#""toolCallId":"{id}""#)),
+        "true|false|1".prop_map(|is| format!(r#""isError":{is},"willRetry":{is}"#)),
+        json().prop_map(|url| format!(r#""mediaUrls":["u",{url}," "]"#)),
+    ];
+    let meaning = (stream, prop::collection::vec(member, 0..5)).prop_map(|(stream, data)| {
+        let data = data.join(",");
+        format!(r#"{{"event":"agent","stream":"{stream}","data":{{{data}}}}}"#)
+    });
+    prop_oneof![
+        8 => meaning.prop_map(String::into_bytes),
+        1 => json().prop_map(|value| format!(r#"{{"event":"error","data":{value}}}"#).into_bytes()),
+        1 => json().prop_map(String::into_bytes),
+        1 => prop::collection::vec(any::<u8>(), 0..60),
+    ]
+}
+
+/// Makes sure that every delta lies inside its part, and that ids are new and tool calls whole.
+#[derive(Default)]
+struct Balance {
+    open: Vec<String>,
+    seen: Vec<String>,
+    called: Option<String>,
+    text: String,
+}
+
+impl Balance {
+    fn start(&mut self, id: &str) {
+        assert!(!self.seen.iter().any(|seen| seen == id), "{id} is new");
+        self.seen.push(id.to_owned());
+        self.open.push(id.to_owned());
+    }
+
+    fn delta(&self, id: &str, delta: &JsonStr) {
+        assert!(self.open.iter().any(|open| open == id), "{id} is open");
+        assert!(!delta.is_empty());
+    }
+
+    fn end(&mut self, id: &str) {
+        let place = self.open.iter().position(|open| open == id).expect("what ends is open");
+        self.open.remove(place);
+    }
+}
+
+impl EventSink for Balance {
+    fn event(&mut self, event: UiEvent<'_>) {
+        let [plain, exact] = [Form::Stringify, Form::Exact].map(|form| {
+            let mut json = Vec::new();
+            event.write_json(form, &mut json);
+            let json = String::from_utf8(json).expect("events are text");
+            Document::parse(&json).expect("events are JSON").root().stringify()
+        });
+        assert_eq!(plain, exact);
+        let called = self.called.take();
+        match event {
+            UiEvent::TextStart { id } | UiEvent::ReasoningStart { id } => self.start(id),
+            UiEvent::TextDelta { id, delta } => {
+                self.delta(id, delta);
+                self.text.push_str(&delta.to_string_lossy());
+            }
+            UiEvent::ReasoningDelta { id, delta, .. } => self.delta(id, delta),
+            UiEvent::TextEnd { id } | UiEvent::ReasoningEnd { id } => self.end(id),
+            UiEvent::ToolInputStart { tool_call_id, .. } => {
+                assert!(self.open.is_empty());
+                self.called = Some(tool_call_id.as_str().to_owned());
+            }
+            UiEvent::ToolInputAvailable { tool_call_id, .. } => {
+                assert_eq!(called.as_deref(), Some(tool_call_id.as_str()));
+            }
+            UiEvent::ToolOutputAvailable { .. } | UiEvent::ToolOutputError { .. } => {}
+        }
+    }
+}
+
+struct Both(Balance, Message);
+
+impl EventSink for Both {
+    fn event(&mut self, event: UiEvent<'_>) {
+        self.0.event(event);
+        self.1.event(event);
+    }
+}
+
+proptest! {
+    #[test]
+    fn json_forms_are_stable(text in json()) {
+        let document = Document::parse(&text).expect("a text of the grammar");
+        let root = document.root();
+        for form in [root.stringify(), root.stringify_pretty().expect("not deep"), root.stringify_exact()] {
+            let again = Document::parse(&form).expect("a printed form is JSON");
+            prop_assert_eq!(again.root().stringify(), root.stringify());
+        }
+        let exact = Document::parse(&root.stringify_exact()).expect("a printed form is JSON");
+        prop_assert_eq!(JsonValue::from(exact.root()), JsonValue::from(root));
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in any::<String>(), cut in any::<prop::sample::Index>(), json in json()) {
+        let _ = Document::parse(&text);
+        let cut = (0..=cut.index(json.len() + 1)).rev().find(|&at| json.is_char_boundary(at));
+        let _ = Document::parse(&json[..cut.unwrap_or(0)]);
+    }
+
+    #[test]
+    fn text_survives_its_escaping(text in any::<String>()) {
+        let escaped = JsonStr::escape(&text);
+        prop_assert_eq!(escaped.decode().expect("text has no lone surrogates"), &*text);
+        prop_assert_eq!(escaped.utf16_len(), text.encode_utf16().count());
+        let mut units = Vec::new();
+        escaped.write_utf16(&mut units);
+        prop_assert_eq!(units, text.encode_utf16().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn pieces_cut_anywhere_in_utf16_join_to_the_whole(
+        units in prop::collection::vec(prop_oneof![0xd7ff..=0xe000_u16, any::<u16>()], 0..40),
+        cuts in prop::collection::vec(0..40_usize, 0..10),
+    ) {
+        let json = |units: &[u16]| {
+            let escapes: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();
+            let document = Document::parse(&format!("\"{escapes}\"")).expect("escapes are JSON");
+            document.root().as_str().expect("a string").to_owned()
+        };
+        let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(units.len())).collect();
+        cuts.extend([0, units.len()]);
+        cuts.sort_unstable();
+        let (mut string, mut rope) = (JsonString::default(), Rope::default());
+        for pair in cuts.windows(2) {
+            let piece = json(&units[pair[0]..pair[1]]);
+            string.push(&piece);
+            rope.push(&piece);
+        }
+        let mut written = Vec::new();
+        rope.write_to(&mut written).expect("memory can be written");
+        prop_assert_eq!(&string, &json(&units));
+        prop_assert_eq!(String::from_utf8_lossy(&written), string.as_str());
+        prop_assert_eq!(rope.len(), written.len());
+    }
+
+    #[test]
+    fn parts_are_balanced_whatever_the_agent_says(
+        lines in prop::collection::vec(line(), 0..30),
+        stderr in any::<String>(),
+        code in prop::option::of(any::<i32>()),
+        own in prop::option::of("[a-c]"),
+    ) {
+        let mut both = Both(Balance::default(), Message::new("id"));
+        let mut translator = Translator::new(own.map(Into::into));
+        for line in &lines {
+            translator.line(line, 1, &mut both);
+        }
+        translator.finish(&stderr, code, 2, &mut both);
+        let Both(balance, message) = both;
+        prop_assert!(balance.open.is_empty(), "{:?} ended", balance.open);
+        prop_assert!(!balance.text.is_empty(), "something was answered");
+        let mut stored = Vec::new();
+        message.write_line(&mut stored, "T", true).expect("memory can be written");
+        let stored = String::from_utf8(stored).expect("a message is text");
+        let reread = Document::parse(&stored).expect("a message is JSON");
+        prop_assert_eq!(reread.root().stringify(), stored);
+    }
+}
