@@ -704,6 +704,52 @@ describe('a store that cannot be written', () => {
   });
 });
 
+describe('the collector of garbage', () => {
+  it('between two runs does not silence the second', async () => {
+    const store = storeAt(join(temporaryFolder(), 'store'));
+    const host = server(
+      async ({ runs, tell, ended, agent }) => {
+        for (const sessionId of ['first', 'second', 'third']) {
+          runs.startRun({ sessionId, message: 'm', agent: agent('says', sessionId) });
+          const events = await ended(sessionId);
+          await tell(events.map((event) => event?.delta ?? '').join(''));
+          // Twice, with the loop in between, so that finalizers run as well.
+          for (let n = 0; n < 2; n += 1) {
+            globalThis.gc();
+            await new Promise(setImmediate);
+          }
+        }
+        process.exit();
+      },
+      { settings: { storeDir: store.dir } },
+      { execArgv: ['--expose-gc'] },
+    );
+    for (const sessionId of ['first', 'second', 'third']) expect(await host.told()).toBe(sessionId);
+  });
+
+  it('leaves a subscription alone that nobody else refers to', async () => {
+    const store = storeAt(join(temporaryFolder(), 'store'));
+    const told = await puppet();
+    const host = server(
+      ({ runs, data, tell }) => {
+        runs.startRun({ sessionId: 's', message: 'm', agent: data.agent });
+        runs.subscribeToRun('s', (event) => {
+          if (event?.delta) tell(event.delta);
+          globalThis.gc();
+        });
+      },
+      { settings: { storeDir: store.dir, cleanupGraceMs: 10 }, agent: told.agent },
+      { execArgv: ['--expose-gc'] },
+    );
+    for (const delta of ['one', 'two', 'three']) {
+      await told.say(delta);
+      expect(await host.told()).toBe(delta);
+    }
+    await told.exit();
+    expect(await host.exited).toEqual({ code: 0, signal: null });
+  });
+});
+
 describe("the agent's stderr", () => {
   it('goes to the server with its prefix, line by line', async () => {
     const store = storeAt(join(temporaryFolder(), 'store'));

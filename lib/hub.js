@@ -19,7 +19,9 @@ class Hub {
   #pending = new Set();
   #byRun = new Map();
   #isScheduled = false;
-  #bell = new binding.Bell(() => this.#onBell(), isMainThread);
+  // A field, because the bell holds it weakly while no run is running: it would be collected.
+  #onRing = () => this.#onBell();
+  #bell = new binding.Bell(this.#onRing, isMainThread);
   /** Views for which the process is kept alive. */
   #held = new Set();
 
