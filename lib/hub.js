@@ -19,9 +19,9 @@ class Hub {
   #pending = new Set();
   #byRun = new Map();
   #isScheduled = false;
-  // A field, because the bell holds it weakly while no run is running: it would be collected.
-  #onRing = () => this.#onBell();
-  #bell = new binding.Bell(this.#onRing, isMainThread);
+  // The bell refers to it weakly, so that a realm that is gone does not stay for it.
+  #ring = () => this.#onBell();
+  #bell = new binding.Bell(this.#ring, isMainThread);
   /** Views for which the process is kept alive. */
   #held = new Set();
 

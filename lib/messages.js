@@ -10,6 +10,7 @@ function persistUserMessage(sessionId, message) {
   const { id, content, parts } = checkObject('msg', message);
   checkString('msg.id', id);
   checkString('msg.content', content);
+  if (parts && !Array.isArray(parts)) throw invalidArgument('msg.parts', 'must be an array');
   let line;
   try {
     line = JSON.stringify({ id, role: 'user', content, ...(parts ? { parts } : {}) });

@@ -39,13 +39,12 @@ function configure(settings = {}) {
   const change = {};
   for (const [key, value] of Object.entries(settings)) {
     if (value === undefined) continue;
-    const name = `settings.${key}`;
     if (key === 'storeDir') {
-      if (checkString(name, value, { nul: false }) === '') throw invalidArgument(name, 'is empty');
+      if (checkString(key, value, { nul: false }) === '') throw invalidArgument(key, 'is empty');
       change.storeDir = resolve(value);
     } else {
-      if (key in MILLISECONDS) checkInteger(name, value, 0, MILLISECONDS[key]);
-      else checkInteger(name, value, 1, BYTES[key]);
+      if (key in MILLISECONDS) checkInteger(key, value, 0, MILLISECONDS[key]);
+      else checkInteger(key, value, 1, BYTES[key]);
       change[key] = value;
     }
   }
