@@ -383,10 +383,11 @@ describe('the store is never torn', () => {
     const told = await puppet();
     start(told.agent, { sessionId });
     let enough = false;
-    reader.told().then(() => {
+    const heard = reader.told().finally(() => {
       enough = true;
     });
     while (!enough) await told.say('a word, ');
+    await heard;
     await told.exit();
     await listen(sessionId).ended;
     reader.send('stop');
@@ -751,7 +752,7 @@ describe('the collector of garbage', () => {
 });
 
 describe("the agent's stderr", () => {
-  it('goes to the server with its prefix, line by line', async () => {
+  it('goes to the server with its prefix, as it comes', async () => {
     const store = storeAt(join(temporaryFolder(), 'store'));
     const told = await puppet();
     const host = server(
@@ -762,12 +763,14 @@ describe("the agent's stderr", () => {
       },
       { settings: { storeDir: store.dir }, agent: told.agent },
     );
-    await told.err('one\ntwo ');
-    await told.err('halves\nand no end');
+    for (const text of ['one\n', 'two\n', 'no end, é']) {
+      await told.err(text);
+      const line = `[active-runs stderr] ${text.trimEnd()}\n`;
+      await until(() => host.stderr().endsWith(line), `the server's stderr ended with ${line}`);
+    }
     await told.say('x');
     await told.exit();
     await host.exited;
-    const lines = host.stderr().split('\n').filter(Boolean);
-    expect(lines).toEqual(['one', 'two halves', 'and no end'].map((line) => `[active-runs stderr] ${line}`));
+    expect(host.stderr().match(/^\[active-runs stderr\] /gm)).toHaveLength(3);
   });
 });
