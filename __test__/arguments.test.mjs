@@ -179,7 +179,7 @@ describe('configure', () => {
     useStore();
     const before = runs.configure({});
     const other = name === 'killAfterMs' ? 'pipeGraceMs' : 'killAfterMs';
-    expect(thrownBy(() => runs.configure({ [other]: 1, [name]: value }))).toEqual(invalid(`settings.${name}`));
+    expect(thrownBy(() => runs.configure({ [other]: 1, [name]: value }))).toEqual(invalid(name));
     expect(runs.configure({})).toEqual(before);
   });
 

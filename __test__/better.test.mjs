@@ -372,7 +372,7 @@ describe('the store is never torn', () => {
           } catch {
             torn += 1;
           }
-          if (versions.size === 100) await tell('enough');
+          if (versions.size === 30) await tell('enough');
           if (reads % 10 === 0) await new Promise(setImmediate);
         }
         await tell({ torn });
