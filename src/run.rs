@@ -391,36 +391,33 @@ fn read_lines(
 
 async fn read_stderr(stderr: std::os::fd::OwnedFd, tail: Arc<Mutex<StderrTail>>) {
     let Ok(stderr) = pipe::Receiver::from_owned_fd(stderr) else { return };
-    let mut cut = Vec::new();
-    while stderr.readable().await.is_ok() {
-        let text = READ_BUFFER.with_borrow_mut(|buffer| match stderr.try_read(buffer) {
-            Ok(0) => Some(String::new()),
+    let mut held = Vec::new();
+    let mut is_open = true;
+    while is_open && stderr.readable().await.is_ok() {
+        READ_BUFFER.with_borrow_mut(|buffer| match stderr.try_read(buffer) {
+            Ok(0) => is_open = false,
             Ok(length) => {
                 tail.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..length]);
-                Some(decode(&mut cut, &buffer[..length]))
+                held.extend_from_slice(&buffer[..length]);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(_) => Some(String::new()),
+            Err(error) => is_open = error.kind() == io::ErrorKind::WouldBlock,
         });
-        match text {
-            Some(text) if text.is_empty() && cut.is_empty() => return,
-            Some(text) if !text.is_empty() => diagnostics::agent_stderr(&text).await,
-            _ => {}
+        let lines = take_lines(&mut held);
+        if !lines.is_empty() {
+            diagnostics::agent_stderr(&String::from_utf8_lossy(&lines)).await;
         }
+    }
+    if !held.is_empty() {
+        diagnostics::agent_stderr(&String::from_utf8_lossy(&held)).await;
     }
 }
 
-/// Decodes a chunk of a stream of UTF-8; a character that it cuts waits in `cut` for its rest.
-fn decode(cut: &mut Vec<u8>, chunk: &[u8]) -> String {
-    cut.extend_from_slice(chunk);
-    let incomplete = match std::str::from_utf8(cut) {
-        Err(error) if error.error_len().is_none() => cut.len() - error.valid_up_to(),
-        _ => 0,
-    };
-    let rest = cut.split_off(cut.len() - incomplete);
-    let text = String::from_utf8_lossy(cut).into_owned();
-    *cut = rest;
-    text
+/// Takes the whole lines; the beginning of a line stays for its rest, unless it is very long.
+fn take_lines(held: &mut Vec<u8>) -> Vec<u8> {
+    let end = memchr::memrchr(b'\n', held).map_or(0, |newline| newline + 1);
+    let end = if held.len() - end > READ_BYTES { held.len() } else { end };
+    let rest = held.split_off(end);
+    std::mem::replace(held, rest)
 }
 
 /// The answer under way: lines become events, for the log and for the message.
