@@ -18,4 +18,5 @@ pub mod run;
 pub mod runtime;
 pub mod session_id;
 pub mod settings;
+pub mod stats;
 pub mod store;
