@@ -199,7 +199,7 @@ export type WarningCode =
 export interface Stats {
   /** The runs that {@link getActiveRun} would find, by status. */
   runs: Record<RunStatus, number>;
-  /** Callbacks that are subscribed in this thread. */
+  /** In this thread: callbacks that are subscribed, and streams that are neither read to their end nor cancelled. */
   subscribers: number;
   /** Events that these runs keep for replay. */
   events: number;

@@ -75,11 +75,18 @@ describe('stats', () => {
     expect(runs.stats().subscribers).toBe(before.subscribers + 2);
     one.unsubscribe();
     expect(runs.stats().subscribers).toBe(before.subscribers + 1);
+    const streams = [runs.createRunStream(sessionId), runs.createRunStream(sessionId)];
+    expect(runs.stats().subscribers).toBe(before.subscribers + 3);
+    await streams[0].cancel();
+    expect(runs.stats().subscribers).toBe(before.subscribers + 2);
     await told.say('x'.repeat(1_000), 'y'.repeat(1_000));
     await until(() => runs.stats().events === before.events + 3, 'start and deltas were buffered');
     const bytes = runs.stats().bufferedBytes - before.bufferedBytes;
     expect(bytes).toBeGreaterThan(2_000);
     expect(bytes).toBeLessThan(2_200);
+    await told.exit();
+    await new Response(streams[1]).text();
+    await until(() => runs.stats().subscribers === before.subscribers, 'nobody was left');
   });
 
   better('count lines by what became of them, also when none of them was an event', async () => {

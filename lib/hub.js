@@ -47,10 +47,10 @@ class Hub {
     return handle ? this.#show(handle, false) : undefined;
   }
 
-  /** Callbacks that are subscribed in this realm. */
+  /** Callbacks that are subscribed, and streams that are open, in this realm. */
   get subscribers() {
     let count = 0;
-    for (const view of this.#views.values()) count += view.activeRun.subscribers.size;
+    for (const view of this.#views.values()) count += view.activeRun.subscribers.size + view.openStreams;
     return count;
   }
 
