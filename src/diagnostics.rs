@@ -3,7 +3,7 @@
 //! One thread writes it to the process' stderr, so that a terminal or pipe that is slow to take it
 //! holds up neither JavaScript nor the engine. It is started by the first line that needs it.
 
-use once_cell::sync::Lazy;
+use once_cell::sync::OnceCell;
 use std::{
     io::{self, Write},
     sync::mpsc::{SyncSender, sync_channel},
@@ -20,25 +20,31 @@ enum Item {
     Flush(SyncSender<()>),
 }
 
-static WRITER: Lazy<Option<Sender<Item>>> = Lazy::new(|| {
-    let (sender, mut receiver) = channel(QUEUE);
-    let writer = move || {
-        while let Some(item) = receiver.blocking_recv() {
-            match item {
-                Item::Text(text) => write_out(&text),
-                // A caller that stopped waiting does not mind.
-                Item::Flush(done) => drop(done.try_send(())),
+static WRITER: OnceCell<Sender<Item>> = OnceCell::new();
+
+/// None while the system refuses the thread; the next line tries again.
+fn writer() -> Option<&'static Sender<Item>> {
+    let start = || {
+        let (sender, mut receiver) = channel(QUEUE);
+        let writer = move || {
+            while let Some(item) = receiver.blocking_recv() {
+                match item {
+                    Item::Text(text) => write_out(&text),
+                    // A caller that stopped waiting does not mind.
+                    Item::Flush(done) => drop(done.try_send(())),
+                }
             }
-        }
+        };
+        thread::Builder::new().name("active-runs-log".into()).spawn(writer)?;
+        Ok::<_, io::Error>(sender)
     };
-    thread::Builder::new().name("active-runs-log".into()).spawn(writer).ok()?;
-    Some(sender)
-});
+    WRITER.get_or_try_init(start).ok()
+}
 
 /// Says what went wrong, once, in a line of its own. Never waits: behind a stuck terminal, the line
 /// is dropped.
 pub fn warn(message: &str) {
-    if let Some(writer) = &*WRITER {
+    if let Some(writer) = writer() {
         drop(writer.try_send(Item::Text(line("[active-runs] ", message))));
     }
 }
@@ -46,7 +52,7 @@ pub fn warn(message: &str) {
 /// Passes on what an agent wrote to stderr. Waits while the server's own stderr is stuck, which in
 /// turn holds up the agent's stderr and nothing else.
 pub async fn agent_stderr(text: &str) {
-    if let Some(writer) = &*WRITER {
+    if let Some(writer) = writer() {
         // The writer thread never ends, so neither does its channel.
         drop(writer.send(Item::Text(line("[active-runs stderr] ", text))).await);
     }
@@ -54,7 +60,7 @@ pub async fn agent_stderr(text: &str) {
 
 /// Waits until all that was said is written, but no longer than `patience`.
 pub fn flush(patience: Duration) {
-    let Some(writer) = Lazy::get(&WRITER).and_then(Option::as_ref) else { return };
+    let Some(writer) = WRITER.get() else { return };
     let (done, written) = sync_channel(1);
     if writer.try_send(Item::Flush(done)).is_ok() {
         let _ = written.recv_timeout(patience);
