@@ -77,8 +77,11 @@ pub fn start(
             ONE_LESS.notify_all();
             on_over();
         };
-        drive(Arc::clone(&driven), launch, store, ended).await;
-        remove(&driven);
+        let forgotten = {
+            let driven = Arc::clone(&driven);
+            move || remove(&driven)
+        };
+        drive(driven, launch, store, ended, forgotten).await;
     });
     Ok(run)
 }

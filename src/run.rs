@@ -261,13 +261,15 @@ impl Run {
     }
 }
 
-/// Drives a run to its outcome, then looks after its message for the grace period. `on_over` is
-/// called once the outcome is published.
+/// Drives a run to its outcome, then looks after its message for the grace period, and longer while
+/// it cannot be written. `on_over` is called once the outcome is published, `on_forgotten` when the
+/// grace period is over.
 pub(crate) async fn drive(
     run: Arc<Run>,
     launch: Launch,
     store: Arc<Store>,
     on_over: impl FnOnce(),
+    on_forgotten: impl FnOnce(),
 ) {
     let session_key = launch.agent_session_id.as_deref().filter(|id| !id.is_empty());
     let mut answer = Answer::new(&run, session_key.map(agent::session_key));
@@ -292,7 +294,12 @@ pub(crate) async fn drive(
     let is_error = exit_code.is_some_and(|code| code != 0) || answer.is_over_limit;
     run.publish(|published| published.outcome = Some(Outcome { is_error, exit_code }));
     on_over();
-    persistence.look_after(answer.message, run.settings.cleanup_grace).await;
+    let (message, grace) = (answer.message, run.settings.cleanup_grace);
+    persistence.look_after(&message, grace).await;
+    on_forgotten();
+    // With the last of these goes the log.
+    drop((run, answer.run));
+    persistence.keep_trying(message).await;
 }
 
 /// Reads the agent until it has exited and its pipes are at their end (or the grace for them is
