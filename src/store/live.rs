@@ -8,8 +8,9 @@ use super::lock::create_folder;
 use crate::session_id::SessionId;
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File, Metadata},
     hash::{DefaultHasher, Hash, Hasher},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -72,10 +73,17 @@ impl Live {
 }
 
 impl State {
-    /// The folder, opened when it is first there.
+    /// The folder, opened when it is first there, and again when it was deleted and made anew: the
+    /// marks move with it.
     fn folder(&mut self, path: &Path) -> Option<&File> {
-        if self.folder.is_none() {
+        let here = self.folder.as_ref().and_then(|folder| folder.metadata().ok());
+        let there = fs::metadata(path).ok();
+        let place = |folder: &Metadata| (folder.dev(), folder.ino());
+        if here.as_ref().map(place) != there.as_ref().map(place) {
             self.folder = File::open(path).ok();
+            if let Some(folder) = &self.folder {
+                self.here.keys().for_each(|&place| bytes::lock(folder, place));
+            }
         }
         self.folder.as_ref()
     }

@@ -369,11 +369,8 @@ mod session_files {
     #[test]
     fn stale_temporary_files_are_gone_after_the_first_use() {
         let fixture = Fixture::with(lines(&["1"]));
-        let stale = fixture.folder.path().join(".s.abcdefgh.tmp");
-        File::create(&stale)
-            .unwrap()
-            .set_modified(SystemTime::now() - Duration::from_secs(90))
-            .unwrap();
+        let stale = fixture.folder.path().join(".s.abcdefgh.active-runs.tmp");
+        File::create(&stale).unwrap();
         assert!(fixture.has("1"));
         assert!(!stale.exists());
     }
@@ -723,6 +720,22 @@ mod stale_marks {
 
     const STALE: &str = r#"{"id":"old","role":"assistant","content":"","_streaming":true}"#;
     const CLEARED: &str = r#"{"id":"old","role":"assistant","content":""}"#;
+
+    #[test]
+    fn a_mark_moves_into_a_store_that_was_deleted_and_made_anew() {
+        let fixture = Fixture::new();
+        let live = fixture.store.mark_live(&fixture.session, "answer");
+        fs::remove_dir_all(fixture.folder.path()).unwrap();
+        fs::create_dir(fixture.folder.path()).unwrap();
+        let other = fixture.store.mark_live(&fixture.session, "other");
+        // What another process would see: its own open folder, without a count of marks.
+        let seen = Live::new(fixture.folder.path());
+        for id in ["answer", "other"] {
+            assert!(seen.contains(&fixture.session, hash_of(id)), "{id}");
+        }
+        drop((live, other));
+        assert!(!seen.contains(&fixture.session, hash_of("answer")));
+    }
 
     #[test]
     fn a_stale_mark_is_cleared_by_the_next_write() {
