@@ -45,16 +45,16 @@ fn writer() -> Option<&'static Sender<Item>> {
 /// is dropped.
 pub fn warn(message: &str) {
     if let Some(writer) = writer() {
-        drop(writer.try_send(Item::Text(line("[active-runs] ", message))));
+        drop(writer.try_send(Item::Text(prefixed("[active-runs] ", message))));
     }
 }
 
-/// Passes on what an agent wrote to stderr. Waits while the server's own stderr is stuck, which in
+/// Passes on lines that an agent wrote to stderr. Waits while the server's own stderr is stuck, which in
 /// turn holds up the agent's stderr and nothing else.
 pub async fn agent_stderr(text: &str) {
     if let Some(writer) = writer() {
         // The writer thread never ends, so neither does its channel.
-        drop(writer.send(Item::Text(line("[active-runs stderr] ", text))).await);
+        drop(writer.send(Item::Text(prefixed("[active-runs stderr] ", text))).await);
     }
 }
 
@@ -67,9 +67,8 @@ pub fn flush(patience: Duration) {
     }
 }
 
-fn line(prefix: &str, text: &str) -> Vec<u8> {
-    let end = if text.ends_with('\n') { "" } else { "\n" };
-    [prefix, text, end].concat().into_bytes()
+fn prefixed(prefix: &str, text: &str) -> Vec<u8> {
+    text.lines().flat_map(|line| [prefix, line, "\n"]).collect::<String>().into_bytes()
 }
 
 fn write_out(mut text: &[u8]) {

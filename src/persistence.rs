@@ -24,7 +24,7 @@ use tokio::{
 
 /// A flush that takes long makes the next one wait this many times as long, so that writing never
 /// takes more than this share of a disk thread's time.
-const REST_FACTOR: u32 = 10;
+const REST_FACTOR: u32 = 4;
 
 /// When, after its end, a run looks whether its message is still there: parts of the grace period.
 const LOOKS: [f64; 4] = [1.0 / 30.0, 1.0 / 8.0, 1.0 / 2.0, 1.0];

@@ -15,7 +15,8 @@
   function listen(on) {
     for (const signal of signals) {
       process.removeListener(signal, onSignal);
-      if (on) process.on(signal, onSignal);
+      // First, because a listener that is to be called once is gone when it has been called.
+      if (on) process.prependListener(signal, onSignal);
     }
   }
 

@@ -14,6 +14,7 @@ use crate::{
     agent::{self, ExitStatus, Launch, Process, Spawned, StderrTail},
     clock, diagnostics,
     event_log::{EventLog, NewEntries},
+    frames::{FrameLog, Protocol},
     lines::{Line, LineSplitter},
     message::Message,
     persistence::{Persistence, Step},
@@ -26,7 +27,7 @@ use std::{
     cell::RefCell,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -66,6 +67,9 @@ pub struct Run {
     /// The settings it was started with.
     pub settings: Arc<Settings>,
     published: Mutex<Published>,
+    /// Made when first asked for: most runs are read in one protocol, or in none.
+    module_frames: OnceLock<FrameLog>,
+    ai_sdk_frames: OnceLock<FrameLog>,
     control: Control,
 }
 
@@ -124,8 +128,17 @@ impl Run {
         settings: Arc<Settings>,
     ) -> Self {
         let message_id = format!("assistant-{session}-{started_at}");
-        let (published, control) = Default::default();
-        Self { id, session, message_id, started_at, settings, published, control }
+        Self {
+            id,
+            session,
+            message_id,
+            started_at,
+            settings,
+            published: Mutex::default(),
+            module_frames: OnceLock::new(),
+            ai_sdk_frames: OnceLock::new(),
+            control: Control::default(),
+        }
     }
 
     /// The outcome, once the run is over.
@@ -153,6 +166,15 @@ impl Run {
     pub fn look<R>(&self, look: impl FnOnce(&EventLog, Option<Outcome>) -> R) -> R {
         let published = self.published();
         look(&published.log, published.outcome)
+    }
+
+    /// The run's frames, shared by all who read it in this protocol.
+    pub fn frames(&self, protocol: Protocol) -> &FrameLog {
+        let frames = match protocol {
+            Protocol::Module => &self.module_frames,
+            Protocol::AiSdk => &self.ai_sdk_frames,
+        };
+        frames.get_or_init(|| FrameLog::new(protocol))
     }
 
     /// Has `watcher` woken by whatever is published from now on.
@@ -398,36 +420,33 @@ fn read_lines(
 
 async fn read_stderr(stderr: std::os::fd::OwnedFd, tail: Arc<Mutex<StderrTail>>) {
     let Ok(stderr) = pipe::Receiver::from_owned_fd(stderr) else { return };
-    let mut cut = Vec::new();
-    while stderr.readable().await.is_ok() {
-        let text = READ_BUFFER.with_borrow_mut(|buffer| match stderr.try_read(buffer) {
-            Ok(0) => Some(String::new()),
+    let mut held = Vec::new();
+    let mut is_open = true;
+    while is_open && stderr.readable().await.is_ok() {
+        READ_BUFFER.with_borrow_mut(|buffer| match stderr.try_read(buffer) {
+            Ok(0) => is_open = false,
             Ok(length) => {
                 tail.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..length]);
-                Some(decode(&mut cut, &buffer[..length]))
+                held.extend_from_slice(&buffer[..length]);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(_) => Some(String::new()),
+            Err(error) => is_open = error.kind() == io::ErrorKind::WouldBlock,
         });
-        match text {
-            Some(text) if text.is_empty() && cut.is_empty() => return,
-            Some(text) if !text.is_empty() => diagnostics::agent_stderr(&text).await,
-            _ => {}
+        let lines = take_lines(&mut held);
+        if !lines.is_empty() {
+            diagnostics::agent_stderr(&String::from_utf8_lossy(&lines)).await;
         }
+    }
+    if !held.is_empty() {
+        diagnostics::agent_stderr(&String::from_utf8_lossy(&held)).await;
     }
 }
 
-/// Decodes a chunk of a stream of UTF-8; a character that it cuts waits in `cut` for its rest.
-fn decode(cut: &mut Vec<u8>, chunk: &[u8]) -> String {
-    cut.extend_from_slice(chunk);
-    let incomplete = match std::str::from_utf8(cut) {
-        Err(error) if error.error_len().is_none() => cut.len() - error.valid_up_to(),
-        _ => 0,
-    };
-    let rest = cut.split_off(cut.len() - incomplete);
-    let text = String::from_utf8_lossy(cut).into_owned();
-    *cut = rest;
-    text
+/// Takes the whole lines; the beginning of a line stays for its rest, unless it is very long.
+fn take_lines(held: &mut Vec<u8>) -> Vec<u8> {
+    let end = memchr::memrchr(b'\n', held).map_or(0, |newline| newline + 1);
+    let end = if held.len() - end > READ_BYTES { held.len() } else { end };
+    let rest = held.split_off(end);
+    std::mem::replace(held, rest)
 }
 
 /// The answer under way: lines become events, for the log and for the message.
