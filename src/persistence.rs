@@ -11,11 +11,7 @@ use crate::{
     session_id::SessionId,
     store::{LiveMessage, Store},
 };
-use std::{
-    io,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
     sync::Semaphore,
     task::{JoinError, JoinHandle, spawn_blocking},
@@ -64,8 +60,8 @@ pub struct Persistence {
     in_flight: Option<(Instant, JoinHandle<Result<()>>)>,
     /// The last write failed, and that was said.
     has_failed: bool,
-    /// Says to other writers that the message's `_streaming` mark is true. Set by the first flush.
-    live: Arc<OnceLock<LiveMessage>>,
+    /// Says to other writers that the message's id is taken and its `_streaming` mark true.
+    _claim: Option<LiveMessage>,
 }
 
 /// What [`Persistence::wait`] waited for.
@@ -78,8 +74,13 @@ pub enum Step {
 }
 
 impl Persistence {
-    /// Nothing is written before something changed.
-    pub fn new(store: Arc<Store>, session: SessionId, interval: Duration) -> Self {
+    /// Nothing is written before something changed. `claim` is on the message.
+    pub fn new(
+        store: Arc<Store>,
+        session: SessionId,
+        claim: Option<LiveMessage>,
+        interval: Duration,
+    ) -> Self {
         Self {
             store,
             session,
@@ -88,7 +89,7 @@ impl Persistence {
             next: Instant::now(),
             in_flight: None,
             has_failed: false,
-            live: Arc::default(),
+            _claim: claim,
         }
     }
 
@@ -119,11 +120,7 @@ impl Persistence {
     pub fn start(&mut self, message: Message) {
         self.is_dirty = false;
         let (store, session) = (Arc::clone(&self.store), self.session.clone());
-        let live = Arc::clone(&self.live);
-        let flush = spawn_blocking(move || {
-            live.get_or_init(|| store.mark_live(&session, message.id()));
-            put(&store, &session, &message, true)
-        });
+        let flush = spawn_blocking(move || put(&store, &session, &message, true));
         self.in_flight = Some((Instant::now(), flush));
     }
 
@@ -136,7 +133,6 @@ impl Persistence {
         if !message.is_empty() {
             self.put_final(message).await;
         }
-        self.live = Arc::default();
     }
 
     /// Looks after the message for the grace period: puts it back when a writer that had read the

@@ -212,11 +212,12 @@ impl Store {
     }
 
     /// Says that a run of this process is writing the message, until the result is dropped: its
-    /// `_streaming` mark is then not taken for stale, in no process.
-    pub fn mark_live(self: &Arc<Self>, session: &SessionId, id: &str) -> LiveMessage {
+    /// `_streaming` mark is then not taken for stale, in no process. `None` when another run of any
+    /// process on this machine has said so.
+    pub fn claim_message(self: &Arc<Self>, session: &SessionId, id: &str) -> Option<LiveMessage> {
         let hash = hash_of(id);
-        self.live.add(session, hash);
-        LiveMessage { store: self.clone(), session: session.clone(), hash }
+        let is_ours = self.live.claim(session, hash);
+        is_ours.then(|| LiveMessage { store: self.clone(), session: session.clone(), hash })
     }
 
     /// Whether the message is (still) in the session's file; true when the file was deleted.
