@@ -26,8 +26,13 @@ const liveCodes = new Uint32Array(FIRST_CODE + BATCH);
 class EventReader {
   constructor(handle) {
     this.handle = handle;
-    this.textId = handle.textId;
-    this.reasoningId = handle.reasoningId;
+    this.reset();
+  }
+
+  /** The handle was moved: other parts are open. */
+  reset() {
+    this.textId = this.handle.textId;
+    this.reasoningId = this.handle.reasoningId;
   }
 
   /** Hands the next events (`limit` at most) to `onEvent`; returns what comes after them. */
@@ -154,6 +159,8 @@ class RunView {
   #isHeld = false;
   /** As seen from here; `activeRun.status` tells it to others, who may write to it. */
   isRunning = true;
+  /** Called when there is news: by streams that wait for bytes. */
+  news = new Set();
 
   constructor(handle, isOwn, onHoldChange) {
     this.id = handle.id;
@@ -201,17 +208,48 @@ class RunView {
     };
   }
 
+  /** The run as server-sent events. Says whether it goes on after `lastEventId`, if that is given. */
+  openFrames({ replay, lastEventId, protocol }) {
+    const handle = this.#handle;
+    const isAiSdk = protocol === 'ai-sdk';
+    if (lastEventId !== undefined) {
+      const event = handle.resumePoint(lastEventId);
+      if (event !== null) return { frames: handle.frames(isAiSdk, 'resume', event), isResumed: true };
+    }
+    // What cannot be resumed is told from the beginning.
+    const isResumed = lastEventId === undefined ? undefined : false;
+    const from = replay === 'compact' ? 'compactTo' : replay || isResumed === false ? 'start' : 'event';
+    return { frames: handle.frames(isAiSdk, from, this.#seen), isResumed };
+  }
+
   /** Tells the subscribers of the next batch. Returns whether there is more. */
   deliver() {
-    const { activeRun } = this;
     if (!this.isRunning) return false;
-    const state = this.#reader.read(liveCodes, BATCH, (event) => {
+    const state = this.#isWatched ? this.#deliverBatch() : this.#skip();
+    if (state === OVER) this.#end();
+    for (const wake of this.news) wake();
+    return state === MORE;
+  }
+
+  /** Whether anybody here wants the events as objects. */
+  get #isWatched() {
+    return this.#buffer !== null || this.activeRun.subscribers.size > 0;
+  }
+
+  #deliverBatch() {
+    const { subscribers } = this.activeRun;
+    return this.#reader.read(liveCodes, BATCH, (event) => {
       const number = this.#seen++;
       this.#buffer?.push(event);
-      activeRun.subscribers.notify(event, number);
+      subscribers.notify(event, number);
     });
-    if (state === OVER) this.#end();
-    return state === MORE;
+  }
+
+  #skip() {
+    const state = this.#handle.skip();
+    this.#reader.reset();
+    this.#seen = this.#handle.next;
+    return state;
   }
 
   /** Keeps the process alive while the run runs and is this realm's, by start or by subscription. */

@@ -12,13 +12,17 @@ use crate::{
     dispatch::{Doorbell, ring_main_thread},
     error::Error,
     event_log::Cursor,
+    frames::{EventId, Protocol},
     registry,
     run::{Outcome, Run, Watcher},
     session_id::SessionId,
     settings::{self, Settings},
+    sse::{FrameReader, From},
     store::Store,
 };
-use napi::bindgen_prelude::{Env, Function, FunctionRef, JsValue, Uint32ArraySlice};
+use napi::bindgen_prelude::{
+    BufferSlice, Env, Function, FunctionRef, JsValue, Object, Uint32ArraySlice,
+};
 use napi_derive::napi;
 use std::{
     cell::{Cell, RefCell},
@@ -36,7 +40,7 @@ impl AsRef<str> for Code {
     }
 }
 
-impl From<Error> for napi::Error<Code> {
+impl std::convert::From<Error> for napi::Error<Code> {
     fn from(error: Error) -> Self {
         Self::new(Code(error.code()), error.to_string())
     }
@@ -47,7 +51,7 @@ fn internal(error: napi::Error) -> napi::Error<Code> {
     napi::Error::new(Code("INTERNAL"), error.to_string())
 }
 
-impl From<Code> for napi::Error<Code> {
+impl std::convert::From<Code> for napi::Error<Code> {
     fn from(code: Code) -> Self {
         let reason = code.0.to_owned();
         Self::new(code, reason)
@@ -353,6 +357,46 @@ impl RunHandle {
         })
     }
 
+    /// Passes over what has come since, without events: for when nobody wants them. Returns whether
+    /// the run is over and all is passed over (2), or not (0).
+    #[napi]
+    pub fn skip(&mut self) -> u32 {
+        let (cursor, is_over) =
+            self.run.look(|log, outcome| (log.cursor_at(u64::MAX), outcome.is_some()));
+        self.cursor = cursor;
+        if is_over { OVER } else { 0 }
+    }
+
+    /// The number of the event at which to resume after the SSE event of this id; null when it is
+    /// no id of this run.
+    #[napi]
+    pub fn resume_point(&self, last_event_id: String) -> Option<f64> {
+        let id = EventId::parse(&last_event_id)?;
+        let length = self.run.look(|log, _| log.len());
+        (id.run == self.run.started_at && id.events <= length).then_some(id.events as f64)
+    }
+
+    /// The run as server-sent events, from `event` on as `from` says.
+    #[napi]
+    pub fn frames(&self, is_ai_sdk: bool, from: FramesFrom, event: f64) -> FrameStream {
+        let protocol = if is_ai_sdk { Protocol::AiSdk } else { Protocol::Module };
+        let event = event as u64;
+        let from = match from {
+            FramesFrom::Start => From::Start,
+            FramesFrom::CompactTo => From::CompactTo(event),
+            FramesFrom::Event => From::Event(event),
+            FramesFrom::Resume => From::Resume(event),
+        };
+        FrameStream { reader: FrameReader::new(Arc::clone(&self.run), protocol, from) }
+    }
+
+    /// How many events have been encoded as server-sent events, in both protocols together.
+    #[napi(getter)]
+    pub fn frames_encoded(&self) -> f64 {
+        let encoded = |protocol| self.run.frames(protocol).encoded().0;
+        (encoded(Protocol::Module) + encoded(Protocol::AiSdk)) as f64
+    }
+
     /// Stops the agent; false when the run is over.
     #[napi]
     pub fn abort(&self) -> bool {
@@ -363,6 +407,41 @@ impl RunHandle {
     #[napi]
     pub fn kill(&self, signal: i32) -> bool {
         self.run.signal(signal)
+    }
+}
+
+/// See [`From`].
+#[napi(string_enum = "camelCase")]
+pub enum FramesFrom {
+    /// The first event.
+    Start,
+    /// The first event, with deltas merged up to the given one.
+    CompactTo,
+    /// The given event.
+    Event,
+    /// The given event, after a reader was cut off.
+    Resume,
+}
+
+/// A reader of a run's server-sent events.
+#[napi]
+pub struct FrameStream {
+    reader: FrameReader,
+}
+
+#[napi]
+impl FrameStream {
+    /// The next bytes, 64 KiB at most; null when there are none now.
+    #[napi]
+    pub fn pull<'env>(&mut self, env: &'env Env) -> Result<Option<BufferSlice<'env>>> {
+        let bytes = self.reader.pull();
+        bytes.map(|bytes| BufferSlice::copy_from(env, bytes).map_err(internal)).transpose()
+    }
+
+    /// Whether all was pulled and nothing will follow.
+    #[napi(getter)]
+    pub fn is_over(&self) -> bool {
+        self.reader.is_over()
     }
 }
 
@@ -392,6 +471,112 @@ pub fn persist_user_message(
         });
     }
     Ok(is_new)
+}
+
+/// What a call to the store has come to: a value, or an error to be thrown.
+#[napi(object)]
+pub struct StoreAnswer {
+    /// JSON; none where there is no value.
+    pub json: Option<String>,
+    /// Of the error.
+    pub code: Option<String>,
+    /// Of the error.
+    pub message: Option<String>,
+}
+
+/// Does `work` on a disk thread. The promise is always fulfilled; see [`StoreAnswer`].
+fn in_store<'env>(
+    env: &'env Env,
+    default_store_dir: &str,
+    work: impl FnOnce(&Store) -> crate::error::Result<Option<String>> + Send + 'static,
+) -> Result<Object<'env>> {
+    type Answer = Box<dyn FnOnce(Env) -> napi::Result<StoreAnswer>>;
+    let store = Store::at(&store_dir(&settings::current(), default_store_dir));
+    let (deferred, promise) = env.create_deferred::<_, Answer>().map_err(internal)?;
+    crate::runtime::runtime()?.spawn_blocking(move || {
+        let answer = match work(&store) {
+            Ok(json) => StoreAnswer { json, code: None, message: None },
+            Err(error) => {
+                let (code, message) = (error.code().to_owned(), error.to_string());
+                StoreAnswer { json: None, code: Some(code), message: Some(message) }
+            }
+        };
+        deferred.resolve(Box::new(move |_| Ok(answer)));
+    });
+    Ok(promise)
+}
+
+/// As [`in_store`], with one session.
+fn in_session<'env>(
+    env: &'env Env,
+    session_id: &str,
+    default_store_dir: &str,
+    work: impl FnOnce(&Store, &SessionId) -> crate::error::Result<Option<String>> + Send + 'static,
+) -> Result<Object<'env>> {
+    let session = SessionId::new(session_id)?;
+    in_store(env, default_store_dir, move |store| work(store, &session))
+}
+
+/// The session's messages, as a JSON array.
+#[napi(ts_return_type = "Promise<StoreAnswer>")]
+pub fn read_messages(
+    env: &Env,
+    session_id: String,
+    default_store_dir: String,
+) -> Result<Object<'_>> {
+    in_session(env, &session_id, &default_store_dir, |store, session| {
+        let json = store.read_messages(session)?;
+        Ok(Some(String::from_utf8_lossy(&json).into_owned()))
+    })
+}
+
+/// Inserts or replaces messages; `ids` and `lines` (their JSON) belong together.
+#[napi(ts_return_type = "Promise<StoreAnswer>")]
+pub fn upsert_messages(
+    env: &Env,
+    session_id: String,
+    ids: Vec<String>,
+    lines: Vec<String>,
+    title: Option<String>,
+    default_store_dir: String,
+) -> Result<Object<'_>> {
+    in_session(env, &session_id, &default_store_dir, move |store, session| {
+        let messages: Vec<_> = ids.into_iter().zip(lines).collect();
+        store.upsert_messages(session, &messages, title.as_deref(), clock::now_ms())?;
+        Ok(None)
+    })
+}
+
+/// The index, newest first, as a JSON array.
+#[napi(ts_return_type = "Promise<StoreAnswer>")]
+pub fn list_sessions(env: &Env, default_store_dir: String) -> Result<Object<'_>> {
+    in_store(env, &default_store_dir, |store| store.list_sessions().map(Some))
+}
+
+/// Adds a session to the index; its entry as JSON.
+#[napi(ts_return_type = "Promise<StoreAnswer>")]
+pub fn create_session(
+    env: &Env,
+    session_id: String,
+    title: String,
+    file_path: Option<String>,
+    default_store_dir: String,
+) -> Result<Object<'_>> {
+    in_session(env, &session_id, &default_store_dir, move |store, session| {
+        store.create_session(session, &title, file_path.as_deref(), clock::now_ms()).map(Some)
+    })
+}
+
+/// Removes a session from the index and its file; whether there was one, as JSON.
+#[napi(ts_return_type = "Promise<StoreAnswer>")]
+pub fn delete_session(
+    env: &Env,
+    session_id: String,
+    default_store_dir: String,
+) -> Result<Object<'_>> {
+    in_session(env, &session_id, &default_store_dir, |store, session| {
+        store.delete_session(session).map(|was_there| Some(was_there.to_string()))
+    })
 }
 
 fn store_dir(settings: &Settings, default: &str) -> PathBuf {

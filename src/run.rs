@@ -14,6 +14,7 @@ use crate::{
     agent::{self, ExitStatus, Launch, Process, Spawned, StderrTail},
     clock, diagnostics,
     event_log::{EventLog, NewEntries},
+    frames::{FrameLog, Protocol},
     lines::{Line, LineSplitter},
     message::Message,
     persistence::{Persistence, Step},
@@ -26,7 +27,7 @@ use std::{
     cell::RefCell,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -66,6 +67,9 @@ pub struct Run {
     /// The settings it was started with.
     pub settings: Arc<Settings>,
     published: Mutex<Published>,
+    /// Made when first asked for: most runs are read in one protocol, or in none.
+    module_frames: OnceLock<FrameLog>,
+    ai_sdk_frames: OnceLock<FrameLog>,
     control: Control,
 }
 
@@ -124,8 +128,17 @@ impl Run {
         settings: Arc<Settings>,
     ) -> Self {
         let message_id = format!("assistant-{session}-{started_at}");
-        let (published, control) = Default::default();
-        Self { id, session, message_id, started_at, settings, published, control }
+        Self {
+            id,
+            session,
+            message_id,
+            started_at,
+            settings,
+            published: Mutex::default(),
+            module_frames: OnceLock::new(),
+            ai_sdk_frames: OnceLock::new(),
+            control: Control::default(),
+        }
     }
 
     /// The outcome, once the run is over.
@@ -153,6 +166,15 @@ impl Run {
     pub fn look<R>(&self, look: impl FnOnce(&EventLog, Option<Outcome>) -> R) -> R {
         let published = self.published();
         look(&published.log, published.outcome)
+    }
+
+    /// The run's frames, shared by all who read it in this protocol.
+    pub fn frames(&self, protocol: Protocol) -> &FrameLog {
+        let frames = match protocol {
+            Protocol::Module => &self.module_frames,
+            Protocol::AiSdk => &self.ai_sdk_frames,
+        };
+        frames.get_or_init(|| FrameLog::new(protocol))
     }
 
     /// Has `watcher` woken by whatever is published from now on.

@@ -1,0 +1,254 @@
+//! A run's events as server-sent events, each encoded once, whoever reads it.
+//!
+//! A [`FrameLog`] holds the frames of one run in one protocol; it grows from the event log when a
+//! reader asks for more than there is, and lives as long as its run. Knows no run and no reader.
+
+use crate::{
+    event_log::{Cursor, Entry, EventLog, Kind, OpenParts},
+    json::{Document, JsonStr, Value},
+};
+use std::{
+    collections::HashMap,
+    ops::ControlFlow,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// What the frames contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// The module's: a `data:` line for each event.
+    Module,
+    /// The AI SDK's UI message stream, version 1: `start` and `finish` around the events, ids, and
+    /// nothing that its reader would refuse.
+    AiSdk,
+}
+
+/// The frames of a run in one protocol.
+#[derive(Debug)]
+pub struct FrameLog {
+    protocol: Protocol,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cursor: Cursor,
+    blocks: Vec<Block>,
+    /// Of all blocks.
+    bytes: usize,
+    encoder: Encoder,
+}
+
+/// Frames of a few hundred events.
+#[derive(Debug)]
+struct Block {
+    /// The number of its first event.
+    first_event: u64,
+    /// Where it begins among all frames.
+    start: usize,
+    bytes: Vec<u8>,
+    /// Where each event's frame ends, from `start` on; equal to the one before for an event that the
+    /// protocol leaves out.
+    ends: Vec<u32>,
+}
+
+/// A new block is begun when one has this many bytes.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+impl FrameLog {
+    /// No frames yet.
+    pub fn new(protocol: Protocol) -> Self {
+        Self { protocol, state: Mutex::default() }
+    }
+
+    /// What the frames contain.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// How many events have been encoded, and into how many bytes.
+    pub fn encoded(&self) -> (u64, usize) {
+        let state = self.lock();
+        (state.cursor.next(), state.bytes)
+    }
+
+    /// Encodes about a block's worth of what `log` has more than this. `run` is when the run was
+    /// started. False when there was nothing to encode.
+    pub fn encode_more(&self, log: &EventLog, run: u64) -> bool {
+        let mut state = self.lock();
+        let State { cursor, blocks, bytes, encoder } = &mut *state;
+        let mut number = cursor.next();
+        if number == log.len() {
+            return false;
+        }
+        if blocks.last().is_none_or(|block| block.bytes.len() >= BLOCK_BYTES) {
+            if let Some(full) = blocks.last_mut() {
+                full.bytes.shrink_to_fit();
+                full.ends.shrink_to_fit();
+            }
+            let (first_event, start) = (number, *bytes);
+            blocks.push(Block { first_event, start, bytes: Vec::new(), ends: Vec::new() });
+        }
+        let Some(block) = blocks.last_mut() else { return false };
+        log.read(cursor, |entry, parts| {
+            if block.bytes.len() >= BLOCK_BYTES {
+                return ControlFlow::Break(());
+            }
+            number += 1;
+            encoder.frame(
+                self.protocol,
+                EventId { run, events: number },
+                entry,
+                parts,
+                &mut block.bytes,
+            );
+            block.ends.push(block.bytes.len() as u32);
+            ControlFlow::Continue(())
+        });
+        *bytes = block.start + block.bytes.len();
+        true
+    }
+
+    /// Where the frame of event number `event` begins; none when that is not encoded yet.
+    pub fn offset_of(&self, event: u64) -> Option<usize> {
+        let state = self.lock();
+        if event >= state.cursor.next() {
+            return (event == state.cursor.next()).then_some(state.bytes);
+        }
+        let index = state.blocks.partition_point(|block| block.first_event <= event);
+        let block = &state.blocks[index.checked_sub(1)?];
+        let before = (event - block.first_event) as usize;
+        let within = before.checked_sub(1).map_or(0, |last| block.ends[last] as usize);
+        Some(block.start + within)
+    }
+
+    /// Appends frames from `offset` on to `out`, until that has `limit` bytes or all that is encoded
+    /// is read. Returns the offset behind them.
+    pub fn read(&self, mut offset: usize, limit: usize, out: &mut Vec<u8>) -> usize {
+        let state = self.lock();
+        while out.len() < limit && offset < state.bytes {
+            let index = state.blocks.partition_point(|block| block.start <= offset);
+            let Some(block) = index.checked_sub(1).map(|index| &state.blocks[index]) else { break };
+            let rest = &block.bytes[offset - block.start..];
+            let taken = rest.len().min(limit - out.len());
+            out.extend_from_slice(&rest[..taken]);
+            offset += taken;
+        }
+        offset
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an `id:` line says: the run, and how many of its events the reader has had with this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventId {
+    /// When the run was started, which tells it from the session's other runs.
+    pub run: u64,
+    /// The number of events.
+    pub events: u64,
+}
+
+impl EventId {
+    /// Reads what [`EventId::write`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (run, events) = text.trim().split_once('-')?;
+        Some(Self { run: run.parse().ok()?, events: events.parse().ok()? })
+    }
+
+    fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"id: ");
+        write_decimal(self.run, out);
+        out.push(b'-');
+        write_decimal(self.events, out);
+        out.push(b'\n');
+    }
+}
+
+fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[at..]);
+        }
+    }
+}
+
+/// Writes frames. For the AI SDK it knows the tool calls so far: a result without its call is left
+/// out, because the SDK's reader ends with an error at it.
+#[derive(Debug, Default)]
+pub(crate) struct Encoder {
+    /// By id in JSON form.
+    calls: HashMap<Box<str>, Call>,
+}
+
+#[derive(Debug)]
+struct Call {
+    /// The number of the first event with this id: where the SDK's message has its part.
+    first: u64,
+    has_result: bool,
+}
+
+impl Encoder {
+    /// Writes the frame of an event. `id` counts it; `parts` are those open at it.
+    pub fn frame(
+        &mut self,
+        protocol: Protocol,
+        id: EventId,
+        entry: Entry<'_>,
+        parts: &OpenParts,
+        out: &mut Vec<u8>,
+    ) {
+        let before = out.len();
+        if protocol == Protocol::AiSdk {
+            id.write(out);
+        }
+        out.extend_from_slice(b"data: ");
+        if protocol == Protocol::AiSdk && matches!(entry.kind, Kind::Json | Kind::ExactJson) {
+            match self.valid_json(id.events - 1, entry) {
+                Some(json) => out.extend_from_slice(&json),
+                None => return out.truncate(before),
+            }
+        } else {
+            entry.write_json(parts, out);
+        }
+        out.extend_from_slice(b"\n\n");
+    }
+
+    /// A tool's event as the AI SDK takes it, if it does.
+    pub fn valid_json(&mut self, number: u64, entry: Entry<'_>) -> Option<Vec<u8>> {
+        let json = entry.json_forms().0;
+        let document = Document::parse(std::str::from_utf8(json).ok()?).ok()?;
+        let event = document.root();
+        let kind = event.get("type")?.as_str()?.as_str();
+        let call = event.get("toolCallId")?.as_str()?.as_str();
+        match kind {
+            "tool-input-start" | "tool-input-available" => {
+                let new = || Call { first: number, has_result: false };
+                self.calls.entry(call.into()).or_insert_with(new).has_result = false;
+            }
+            _ => self.calls.get_mut(call)?.has_result = true,
+        }
+        let error_text = event.get("errorText").filter(|text| text.as_str().is_none());
+        Some(error_text.map_or_else(|| json.to_vec(), |text| with_error_text(call, text)))
+    }
+
+    /// The number of the first event of those calls that have no result.
+    pub fn first_open_call(&self) -> Option<u64> {
+        self.calls.values().filter(|call| !call.has_result).map(|call| call.first).min()
+    }
+}
+
+/// The agent may say anything as an error; the AI SDK takes a string.
+fn with_error_text(call: &str, text: Value<'_>) -> Vec<u8> {
+    let text = text.stringify();
+    let text = JsonStr::escape(&text);
+    let text = text.as_str();
+    format!(r#"{{"type":"tool-output-error","toolCallId":"{call}","errorText":"{text}"}}"#).into()
+}

@@ -1,0 +1,252 @@
+//! Reading a run as server-sent events: from the start, from where it is, or from where a reader was
+//! cut off.
+//!
+//! A [`FrameReader`] is a place in the run's shared frames, behind what is this reader's own: an
+//! opening, and the part of the replay that it wants shortened. A reader that stops costs nothing
+//! more. Knows no HTTP and no JavaScript.
+//!
+//! In [`Protocol::AiSdk`] each frame has an `id:` line, `<start of the run>-<events so far>`, from
+//! which a reader can resume. The reader of the AI SDK refuses a delta whose part it has not seen
+//! begin, and begins a new part at every start. A resumed stream therefore goes back to where the
+//! first part that is open at the cursor began, and merges deltas up to the cursor: whoever goes on
+//! with a message drops its unfinished parts first, whoever joins bytes to bytes skips the frames up
+//! to the cursor. Neither loses or doubles anything.
+
+use crate::{
+    event_log::{Cursor, Entry, Kind, OpenParts},
+    frames::{Encoder, EventId, Protocol},
+    json::{JsonStr, JsonString, trusted},
+    run::Run,
+};
+use std::{ops::ControlFlow, sync::Arc};
+
+/// The most that one [`FrameReader::pull`] gives, in bytes.
+pub const CHUNK_BYTES: usize = 64 * 1024;
+/// Merged deltas grow no longer than about this.
+const MERGED_BYTES: usize = 32 * 1024;
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the first event, every event in a frame of its own.
+    Start,
+    /// At the first event, with neighbouring deltas merged up to this one.
+    CompactTo(u64),
+    /// At this event.
+    Event(u64),
+    /// At this event, which follows the last one that the reader has had; see the module.
+    Resume(u64),
+}
+
+/// A place in a run's frames.
+pub struct FrameReader {
+    run: Arc<Run>,
+    protocol: Protocol,
+    /// Bytes of its own that come first.
+    own: Vec<u8>,
+    /// The replay that it wants shortened, while there is more of it.
+    compact: Option<Compact>,
+    /// Among the shared frames; none until the replay of its own is over.
+    offset: Option<usize>,
+    /// The event at which the shared frames begin.
+    shared_from: u64,
+    is_over: bool,
+}
+
+impl FrameReader {
+    /// A reader of the run's frames.
+    pub fn new(run: Arc<Run>, protocol: Protocol, from: From) -> Self {
+        let length = run.look(|log, _| log.len());
+        let (begin, shared_from) = match from {
+            From::Start => (0, 0),
+            From::CompactTo(event) => (0, event.min(length)),
+            From::Event(event) => (event.min(length), event.min(length)),
+            From::Resume(event) => (first_open(&run, event.min(length)), event.min(length)),
+        };
+        let mut own = Vec::new();
+        if protocol == Protocol::AiSdk {
+            let id = JsonStr::escape(&run.message_id);
+            let start =
+                format!("data: {{\"type\":\"start\",\"messageId\":\"{}\"}}\n\n", id.as_str());
+            own.extend_from_slice(start.as_bytes());
+        }
+        let compact = (begin < shared_from).then(|| Compact::new(&run, begin, shared_from));
+        Self { run, protocol, own, compact, offset: None, shared_from, is_over: false }
+    }
+
+    /// The next bytes, at most [`CHUNK_BYTES`]. None when there are none now; then, if
+    /// [`FrameReader::is_over`] says so, there never will be.
+    pub fn pull(&mut self) -> Option<Vec<u8>> {
+        while self.own.len() < CHUNK_BYTES
+            && let Some(compact) = &mut self.compact
+        {
+            if !compact.write_more(&self.run, self.protocol, &mut self.own) {
+                self.compact = None;
+            }
+        }
+        if self.own.len() > CHUNK_BYTES {
+            let rest = self.own.split_off(CHUNK_BYTES);
+            return Some(std::mem::replace(&mut self.own, rest));
+        }
+        let mut bytes = std::mem::take(&mut self.own);
+        if self.compact.is_none() && !self.is_over {
+            // Looked at before reading: what was published until then is read.
+            let was_over = !self.run.is_running();
+            self.read_shared(&mut bytes);
+            if was_over && bytes.len() < CHUNK_BYTES {
+                self.is_over = true;
+                if self.protocol == Protocol::AiSdk {
+                    self.own.extend_from_slice(b"data: {\"type\":\"finish\"}\n\ndata: [DONE]\n\n");
+                }
+                if bytes.is_empty() {
+                    bytes = std::mem::take(&mut self.own);
+                }
+            }
+        }
+        (!bytes.is_empty()).then_some(bytes)
+    }
+
+    /// Whether everything was pulled and nothing will follow.
+    pub fn is_over(&self) -> bool {
+        self.is_over && self.own.is_empty()
+    }
+
+    /// Appends shared frames to `bytes`, up to [`CHUNK_BYTES`], encoding those that are missing.
+    fn read_shared(&mut self, bytes: &mut Vec<u8>) {
+        let run = &self.run;
+        let frames = run.frames(self.protocol);
+        let encode_more = || run.look(|log, _| frames.encode_more(log, run.started_at));
+        let mut offset = self.offset;
+        while offset.is_none() {
+            offset = frames.offset_of(self.shared_from);
+            if offset.is_none() && !encode_more() {
+                return;
+            }
+        }
+        let mut at = offset.unwrap_or_default();
+        loop {
+            at = frames.read(at, CHUNK_BYTES, bytes);
+            if bytes.len() >= CHUNK_BYTES || !encode_more() {
+                break;
+            }
+        }
+        self.offset = Some(at);
+    }
+}
+
+/// Events read while the log is locked once.
+const SLICE: u64 = 4096;
+
+/// Hands over the events from the cursor up to number `until`, with their numbers, locking the log
+/// for a slice at a time.
+fn read_up_to(run: &Run, cursor: &mut Cursor, until: u64, mut visit: impl FnMut(u64, Entry<'_>)) {
+    while cursor.next() < until {
+        let mut number = cursor.next();
+        let end = until.min(number + SLICE);
+        run.look(|log, _| {
+            log.read(cursor, |entry, _| {
+                if number == end {
+                    return ControlFlow::Break(());
+                }
+                visit(number, entry);
+                number += 1;
+                ControlFlow::Continue(())
+            });
+        });
+    }
+}
+
+/// The number of the event with which the first part or call begins that is open just before `event`;
+/// `event` itself when none is.
+fn first_open(run: &Run, event: u64) -> u64 {
+    let mut encoder = Encoder::default();
+    let (mut text, mut reasoning) = (None, None);
+    read_up_to(run, &mut Cursor::default(), event, |number, entry| match entry.kind {
+        Kind::TextStart => text = Some(number),
+        Kind::TextEnd => text = None,
+        Kind::ReasoningStart => reasoning = Some(number),
+        Kind::ReasoningEnd => reasoning = None,
+        Kind::Json | Kind::ExactJson => drop(encoder.valid_json(number, entry)),
+        Kind::TextDelta | Kind::ReasoningDelta => {}
+    });
+    let open = [text, reasoning, encoder.first_open_call()];
+    open.into_iter().flatten().min().unwrap_or(event)
+}
+
+/// A stretch of a run with neighbouring deltas of a part merged. Not shared: readers join at
+/// different places.
+struct Compact {
+    cursor: Cursor,
+    until: u64,
+    encoder: Encoder,
+    /// Deltas of one part that wait for more.
+    merged: Option<(Kind, JsonString)>,
+    /// The parts open at them.
+    parts: OpenParts,
+}
+
+impl Compact {
+    fn new(run: &Run, from: u64, until: u64) -> Self {
+        let mut cursor = Cursor::default();
+        let mut encoder = Encoder::default();
+        read_up_to(run, &mut cursor, from, |number, entry| {
+            if matches!(entry.kind, Kind::Json | Kind::ExactJson) {
+                encoder.valid_json(number, entry);
+            }
+        });
+        let parts = cursor.parts().clone();
+        Self { cursor, until, encoder, merged: None, parts }
+    }
+
+    /// Writes some frames. False when the stretch is written.
+    fn write_more(&mut self, run: &Run, protocol: Protocol, out: &mut Vec<u8>) -> bool {
+        let mut number = self.cursor.next();
+        let end = self.until.min(number + SLICE);
+        let Self { cursor, encoder, merged, parts: merged_parts, .. } = self;
+        let id = |events| EventId { run: run.started_at, events };
+        run.look(|log, _| {
+            log.read(cursor, |entry, parts| {
+                if number == end || out.len() >= CHUNK_BYTES {
+                    return ControlFlow::Break(());
+                }
+                let goes_on = merged.as_ref().is_some_and(|(kind, text)| {
+                    *kind == entry.kind && text.as_str().len() < MERGED_BYTES
+                });
+                if !goes_on {
+                    flush(protocol, id(number), merged, merged_parts, out);
+                }
+                if matches!(entry.kind, Kind::TextDelta | Kind::ReasoningDelta) {
+                    let delta = trusted(std::str::from_utf8(entry.payload).unwrap_or_default());
+                    let begin = || (entry.kind, JsonString::default());
+                    merged.get_or_insert_with(begin).1.push(delta);
+                    if merged_parts != parts {
+                        *merged_parts = parts.clone();
+                    }
+                } else {
+                    encoder.frame(protocol, id(number + 1), entry, parts, out);
+                }
+                number += 1;
+                ControlFlow::Continue(())
+            });
+        });
+        if number < self.until {
+            return true;
+        }
+        flush(protocol, id(number), &mut self.merged, &self.parts, out);
+        false
+    }
+}
+
+/// Writes the deltas that were merged, the last of which `id` counts.
+fn flush(
+    protocol: Protocol,
+    id: EventId,
+    merged: &mut Option<(Kind, JsonString)>,
+    parts: &OpenParts,
+    out: &mut Vec<u8>,
+) {
+    if let Some((kind, text)) = merged.take() {
+        let entry = Entry { kind, payload: text.as_str().as_bytes() };
+        Encoder::default().frame(protocol, id, entry, parts, out);
+    }
+}
