@@ -8,7 +8,7 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { cases } from './cases/index.mjs';
 import { AGENT, ROOT, TEMP } from './places.mjs';
-import { routeStream } from './route.mjs';
+import { routeBytes } from './route.mjs';
 
 const require = createRequire(import.meta.url);
 const [, , caseId, implementation] = process.argv;
@@ -32,15 +32,11 @@ function finish(sessionId, onEvent = () => {}, options = undefined) {
   });
 }
 
-/** The session's stream as a route sends it: the addon's own, or the module's routes' way. */
-function stream(sessionId, options) {
-  return isAddon ? api.createRunStream(sessionId, options) : routeStream(api, sessionId, options);
-}
-
-/** Reads a stream to its end; returns how many bytes it had. */
-async function drain(readable) {
+/** Reads the session's run as ready SSE bytes, to the end; returns how many there were. */
+async function readBytes(sessionId) {
+  if (!isAddon) return routeBytes(api, sessionId);
   let bytes = 0;
-  for await (const chunk of readable) bytes += chunk.length;
+  for await (const chunk of api.createRunStream(sessionId)) bytes += chunk.length;
   return bytes;
 }
 
@@ -107,7 +103,7 @@ async function until(condition) {
   while (!condition()) await sleep(5);
 }
 
-const tools = { api, start, finish, stream, drain, writeHistory, busy, longestStall, settledRss, threads, until, sleep, nextTurn };
+const tools = { api, start, finish, readBytes, writeHistory, busy, longestStall, settledRss, threads, until, sleep, nextTurn };
 const found = cases.find(({ id }) => id === caseId);
 const figures = await found.measure(tools);
 rmSync(storeDir, { recursive: true, force: true });

@@ -27,14 +27,14 @@ export const replayBytes = {
   id: 'replay-bytes',
   title: 'the same as SSE bytes (what a route does)',
   figures: [{ key: 'time', label: 'the same as SSE bytes (what a route does)', unit: 'ms', bar: { ratio: { atMost: 1 / 20 } } }],
-  async measure({ start, finish, stream, drain, sleep }) {
+  async measure({ start, finish, readBytes, sleep }) {
     start('s', 'flood', 100_000, 8);
     await finish('s');
     const times = [];
     for (let round = 0; round < 5; round++) {
       await sleep(20);
       const begin = performance.now();
-      await drain(stream('s'));
+      await readBytes('s');
       times.push(performance.now() - begin);
     }
     return { time: middle(times) };
@@ -46,10 +46,10 @@ export const readers = {
   id: 'readers',
   title: '100 SSE readers of one run of 10,000 deltas',
   figures: [{ key: 'loop', label: '100 SSE readers of one run of 10,000 deltas: loop time', unit: 'ms', bar: { ratio: { atMost: 1 / 50 } } }],
-  async measure({ start, stream, drain, busy }) {
+  async measure({ start, readBytes, busy }) {
     const { loopMs } = await busy(async () => {
       start('s', 'flood', 10_000, 8);
-      await Promise.all(Array.from({ length: 100 }, () => drain(stream('s'))));
+      await Promise.all(Array.from({ length: 100 }, () => readBytes('s')));
     });
     return { loop: loopMs };
   },
