@@ -195,6 +195,8 @@ class RunView {
   #isOwn;
   #onHoldChange;
   #isHeld = false;
+  /** Streams that were made and neither read to their end nor cancelled. */
+  openStreams = 0;
   /** As seen from here; `activeRun.status` tells it to others, who may write to it. */
   isRunning = true;
   /** Called when there is news: by streams that wait for bytes. */

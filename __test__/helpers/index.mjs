@@ -208,9 +208,10 @@ export const isDead = (pid) => until(() => !isAlive(pid), `process ${pid} ended`
  * A server process of its own, which runs `body({ runs, data, tell, hear, agent, … })`: for what can
  * only be seen from outside. `body` is sent as text and sees nothing of the test but `data`.
  */
-export function server(body, data = {}, { cwd, env, stderr = 'pipe', execArgv = [] } = {}) {
+export function server(body, data = {}, { cwd, env, stderr = 'pipe', execArgv = [], ...more } = {}) {
   const program = fileURLToPath(new URL('./server.mjs', import.meta.url));
   const child = fork(program, {
+    ...more,
     cwd,
     execArgv,
     env: { ...process.env, ...env, TEST_SERVER_BODY: `(${body})`, TEST_SERVER_DATA: JSON.stringify(data) },
