@@ -6,14 +6,13 @@
 //   --rounds N    turns
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { cpus, totalmem } from 'node:os';
+import { cpus, loadavg, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { cases } from './cases/index.mjs';
 import { isReached, median, textTable } from './figures.mjs';
-import { AGENT, BENCH, PICTURE, RESULTS, ROOT, TEMP } from './places.mjs';
+import { AGENT, BENCH, RESULTS, ROOT, TEMP } from './places.mjs';
 import { updatePages } from './pages.mjs';
-import { picture } from './picture.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -32,6 +31,11 @@ if (chosen.length === 0) {
 
 mkdirSync(dirname(AGENT), { recursive: true });
 execFileSync('rustc', ['-O', '--edition', '2024', '-o', AGENT, join(BENCH, 'agent.rs')], { stdio: 'inherit' });
+
+const loadBefore = loadavg()[0];
+if (loadBefore > 0.5) {
+  console.error(`The machine is busy (load ${loadBefore.toFixed(1)}): stalls will be those of the machine.`);
+}
 
 const rows = [];
 for (const each of chosen) {
@@ -70,9 +74,9 @@ if (!options.only && !options.quick) {
     node: process.version,
     date: new Date().toISOString().slice(0, 10),
     rounds,
+    loadBefore,
   };
   writeFileSync(RESULTS, `${JSON.stringify({ machine, rows }, null, 1)}\n`);
-  writeFileSync(PICTURE, picture({ machine, rows }));
   updatePages();
 }
 

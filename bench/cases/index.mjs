@@ -4,7 +4,7 @@
 // `atMost` or `atLeast`) or `atMost` in the figure's own unit.
 import { fanout, first, flood, floodStall, memory } from './delivery.mjs';
 import { readers, replay, replayBytes } from './replay.mjs';
-import { idle, startup } from './start.mjs';
+import { idle, quiet, startup } from './start.mjs';
 import { flush, longHistories, longHistoriesCpu, manyHistories, userMessage } from './store.mjs';
 import { answers, histories, runs } from './scaling.mjs';
 
@@ -24,6 +24,7 @@ export const cases = [
   first,
   idle,
   flush,
+  quiet,
   ...runs,
   ...histories,
   ...answers,

@@ -10,15 +10,12 @@ export const replay = {
   async measure({ api, start, finish, sleep }) {
     start('s', 'flood', 100_000, 8);
     await finish('s');
-    const times = [];
-    for (let round = 0; round < 9; round++) {
-      await sleep(20);
-      let events = 0;
-      const begin = performance.now();
-      api.subscribeToRun('s', () => events++);
-      times.push(performance.now() - begin);
-    }
-    return { time: middle(times) };
+    await sleep(200);
+    // Once: that is what a late subscriber gets, and not what the compiler makes of the tenth.
+    let events = 0;
+    const begin = performance.now();
+    api.subscribeToRun('s', () => events++);
+    return { time: performance.now() - begin };
   },
 };
 

@@ -24,6 +24,14 @@ export const startup = {
   },
 };
 
+/** What the measuring itself, and the machine, do to a stall. */
+export const quiet = {
+  id: 'quiet',
+  title: 'a process that does nothing',
+  figures: [{ key: 'stall', label: 'for comparison, a process that does nothing for 5 s: longest stall', unit: 'ms' }],
+  measure: async ({ longestStall, sleep }) => ({ stall: await longestStall(() => sleep(5_000)) }),
+};
+
 /** Agents that think for a long time. */
 export const idle = {
   id: 'idle',
