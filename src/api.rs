@@ -191,7 +191,11 @@ impl Bell {
         self.doorbell.own(run.id);
         watch_signals(&env);
         ring_main_thread();
-        Ok(self.handle(run, 0))
+        let mut handle = self.handle(run, 0);
+        // By now it may have news, or be over: that is yet to be told, like anything it says.
+        handle.was_over = false;
+        self.doorbell.wake(&handle.run);
+        Ok(handle)
     }
 
     /// The session's run, read from where it stands now; null when there is none.
