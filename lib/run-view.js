@@ -157,6 +157,8 @@ class RunView {
   #isOwn;
   #onHoldChange;
   #isHeld = false;
+  /** Streams that were made and neither read to their end nor cancelled. */
+  openStreams = 0;
   /** As seen from here; `activeRun.status` tells it to others, who may write to it. */
   isRunning = true;
   /** Called when there is news: by streams that wait for bytes. */
@@ -220,6 +222,11 @@ class RunView {
     const isResumed = lastEventId === undefined ? undefined : false;
     const from = replay === 'compact' ? 'compactTo' : replay || isResumed === false ? 'start' : 'event';
     return { frames: handle.frames(isAiSdk, from, this.#seen), isResumed };
+  }
+
+  /** How many events have been encoded as server-sent events, whoever read them. */
+  get framesEncoded() {
+    return this.#handle.framesEncoded;
   }
 
   /** Tells the subscribers of the next batch. Returns whether there is more. */

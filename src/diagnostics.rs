@@ -1,12 +1,16 @@
 //! What the server's operator should see: warnings, and what agents write to stderr.
 //!
-//! One thread writes it to the process' stderr, so that a terminal or pipe that is slow to take it
+//! Warnings go to whoever listens for them, else to the process' stderr. One thread writes there, so that a terminal or pipe that is slow to take it
 //! holds up neither JavaScript nor the engine. It is started by the first line that needs it.
 
+use crate::session_id::SessionId;
 use once_cell::sync::OnceCell;
 use std::{
     io::{self, Write},
-    sync::mpsc::{SyncSender, sync_channel},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        mpsc::{SyncSender, sync_channel},
+    },
     thread,
     time::Duration,
 };
@@ -41,11 +45,50 @@ fn writer() -> Option<&'static Sender<Item>> {
     WRITER.get_or_try_init(start).ok()
 }
 
-/// Says what went wrong, once, in a line of its own. Never waits: behind a stuck terminal, the line
-/// is dropped.
-pub fn warn(message: &str) {
+/// Something that went wrong and stopped nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// A stable word for its kind.
+    pub code: &'static str,
+    /// A sentence for people, without line ends.
+    pub message: String,
+    /// The session that it is about.
+    pub session: Option<SessionId>,
+}
+
+/// Who wants to be told of warnings. Called from any thread, without a lock held; must not block.
+pub trait WarningListener: Send + Sync {
+    /// Takes the warning. False when it cannot.
+    fn warned(&self, warning: &Warning) -> bool;
+}
+
+static LISTENERS: Mutex<Vec<Weak<dyn WarningListener>>> = Mutex::new(Vec::new());
+
+/// Adds a listener, which is asked for as long as it exists.
+pub fn listen(listener: &Arc<dyn WarningListener>) {
+    let listener = Arc::downgrade(listener);
+    let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+    listeners.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&listener));
+    listeners.push(listener);
+}
+
+/// Says what went wrong, once: to all listeners, or on stderr where none takes it.
+pub fn warn(warning: &Warning) {
+    let listeners: Vec<_> = {
+        let listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().filter_map(Weak::upgrade).collect()
+    };
+    let taken = listeners.iter().filter(|listener| listener.warned(warning)).count();
+    if taken == 0 {
+        print(warning);
+    }
+}
+
+/// Writes the warning to stderr, in a line of its own. Never waits: behind a stuck terminal, the
+/// line is dropped.
+pub fn print(warning: &Warning) {
     if let Some(writer) = writer() {
-        drop(writer.try_send(Item::Text(prefixed("[active-runs] ", message))));
+        drop(writer.try_send(Item::Text(prefixed("[active-runs] ", &warning.message))));
     }
 }
 

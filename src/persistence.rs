@@ -5,13 +5,18 @@
 //! not overlap, and says once when they fail.
 
 use crate::{
-    clock, diagnostics,
+    clock,
+    diagnostics::{self, Warning},
     error::Result,
     message::Message,
     session_id::SessionId,
     store::{LiveMessage, Store},
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::Semaphore,
     task::{JoinError, JoinHandle, spawn_blocking},
@@ -62,6 +67,36 @@ pub struct Persistence {
     has_failed: bool,
     /// Says to other writers that the message's id is taken and its `_streaming` mark true.
     _claim: Option<LiveMessage>,
+}
+
+/// What became of the writes of answers in this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlushCounts {
+    /// That succeeded.
+    pub written: u64,
+    /// That did not.
+    pub failed: u64,
+    /// The failure that came last.
+    pub last_failure: Option<FlushFailure>,
+}
+
+/// A write that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlushFailure {
+    /// Whose answer it was.
+    pub session: SessionId,
+    /// Why.
+    pub message: String,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+}
+
+static FLUSHES: Mutex<FlushCounts> =
+    Mutex::new(FlushCounts { written: 0, failed: 0, last_failure: None });
+
+/// The writes so far.
+pub fn flushes() -> FlushCounts {
+    FLUSHES.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// What [`Persistence::wait`] waited for.
@@ -173,7 +208,11 @@ impl Persistence {
         }
         if self.has_failed {
             let session = &self.session;
-            diagnostics::warn(&format!("The answer of session {session} is lost"));
+            diagnostics::warn(&Warning {
+                code: "ANSWER_LOST",
+                message: format!("The answer of session {session} is lost"),
+                session: Some(session.clone()),
+            });
         }
     }
 
@@ -187,16 +226,27 @@ impl Persistence {
         let failure = match outcome {
             Ok(Ok(())) => {
                 self.has_failed = false;
+                FLUSHES.lock().unwrap_or_else(PoisonError::into_inner).written += 1;
                 return;
             }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
+        {
+            let mut flushes = FLUSHES.lock().unwrap_or_else(PoisonError::into_inner);
+            flushes.failed += 1;
+            let (session, message) = (self.session.clone(), failure.clone());
+            flushes.last_failure = Some(FlushFailure { session, message, at: clock::now_ms() });
+        }
         // What is still to be written is written with the next flush.
         self.is_dirty = true;
         if !std::mem::replace(&mut self.has_failed, true) {
             let session = &self.session;
-            diagnostics::warn(&format!("The answer of session {session} is not saved: {failure}"));
+            diagnostics::warn(&Warning {
+                code: "STORE_FAILED",
+                message: format!("The answer of session {session} is not saved: {failure}"),
+                session: Some(session.clone()),
+            });
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     agent::Launch,
     clock,
     error::{Error, Result},
-    run::{Run, drive, message_id},
+    run::{LineCounts, Run, drive, message_id},
     runtime::runtime,
     session_id::SessionId,
     settings::Settings,
@@ -27,6 +27,8 @@ struct Runs {
     /// Those that are running, by id; also one whose session has another by now.
     running: HashMap<u32, Arc<Run>>,
     last_id: u32,
+    /// Lines of the runs that are no longer among these.
+    departed: LineCounts,
 }
 
 static RUNS: Lazy<Mutex<Runs>> = Lazy::new(Mutex::default);
@@ -70,6 +72,9 @@ pub fn start(
         let run = Arc::new(Run::new(runs.last_id, session.clone(), started_at, settings));
         runs.running.insert(run.id, Arc::clone(&run));
         let replaced = runs.by_session.insert(session, Arc::clone(&run));
+        if let Some(replaced) = &replaced {
+            runs.departed += replaced.lines();
+        }
         (run, replaced)
     };
     if let Some(replaced) = replaced {
@@ -114,9 +119,10 @@ pub fn find_running(id: u32) -> Option<Arc<Run>> {
     lock().running.get(&id).cloned()
 }
 
-/// All runs that can be found.
-pub fn all() -> Vec<Arc<Run>> {
-    lock().by_session.values().cloned().collect()
+/// All runs that can be found, and what became of the lines of those that no longer can.
+pub fn all() -> (Vec<Arc<Run>>, LineCounts) {
+    let runs = lock();
+    (runs.by_session.values().cloned().collect(), runs.departed)
 }
 
 /// How many runs are running.
@@ -159,6 +165,7 @@ fn remove(run: &Arc<Run>) {
     let mut runs = lock();
     if runs.by_session.get(&run.session).is_some_and(|found| Arc::ptr_eq(found, run)) {
         runs.by_session.remove(&run.session);
+        runs.departed += run.lines();
         drop(runs);
         run.leave();
     }

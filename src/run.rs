@@ -12,7 +12,8 @@
 
 use crate::{
     agent::{self, ExitStatus, Launch, Process, Spawned, StderrTail},
-    clock, diagnostics,
+    clock,
+    diagnostics::{self, Warning},
     event_log::{EventLog, NewEntries},
     frames::{FrameLog, Protocol},
     lines::{Line, LineSplitter},
@@ -26,6 +27,7 @@ use crate::{
 use std::{
     cell::RefCell,
     io,
+    ops::AddAssign,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -85,14 +87,23 @@ struct Published {
 /// What became of the lines of an agent's stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LineCounts {
-    /// Read as JSON objects and meant for this run.
+    /// Read as JSON and meant for this run.
     pub read: u64,
-    /// Not JSON, or no object.
+    /// Not JSON, or `null`.
     pub unreadable: u64,
     /// Meant for another session.
     pub other_session: u64,
     /// Longer than the limit.
     pub too_long: u64,
+}
+
+impl AddAssign for LineCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.read += other.read;
+        self.unreadable += other.unreadable;
+        self.other_session += other.other_session;
+        self.too_long += other.too_long;
+    }
 }
 
 /// What others ask of the task.
@@ -190,6 +201,11 @@ impl Run {
     /// The agent's process id, once it has been started.
     pub fn pid(&self) -> Option<i32> {
         self.process().map(|process| process.pid())
+    }
+
+    /// The agent's process id while the agent itself has not ended.
+    pub fn living_pid(&self) -> Option<i32> {
+        self.process().filter(|process| process.signal(0)).map(|process| process.pid())
     }
 
     fn process(&self) -> Option<Arc<Process>> {
@@ -313,7 +329,11 @@ pub(crate) async fn drive(
         }
         Err(error) => {
             *run.child() = Child::Never;
-            diagnostics::warn(&format!("Failed to start the agent: {error}"));
+            diagnostics::warn(&Warning {
+                code: "START_FAILED",
+                message: format!("Failed to start the agent: {error}"),
+                session: Some(run.session.clone()),
+            });
             answer.fail(&format!("Failed to start agent: {error}"));
             Some(error.exit_code())
         }
@@ -495,9 +515,13 @@ impl Answer {
             Line::TooLong => {
                 self.lines.too_long += 1;
                 let (session, limit) = (&self.run.session, self.run.settings.max_line_bytes);
-                diagnostics::warn(&format!(
-                    "Skipped a line of more than {limit} bytes (maxLineBytes) in session {session}"
-                ));
+                diagnostics::warn(&Warning {
+                    code: "LINE_TOO_LONG",
+                    message: format!(
+                        "Skipped a line of more than {limit} bytes (maxLineBytes) in session {session}"
+                    ),
+                    session: Some(session.clone()),
+                });
             }
             Line::Bytes(bytes) => {
                 let mut fold = Fold(&mut self.new, &mut self.message);
@@ -534,6 +558,8 @@ impl Answer {
     /// Puts what is new into the log; false when nothing is.
     fn publish(&mut self) -> bool {
         if self.new.is_empty() {
+            // Skipped lines are nobody's news.
+            self.run.published().lines = self.lines;
             return false;
         }
         self.bytes += self.new.bytes();

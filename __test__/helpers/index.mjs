@@ -98,15 +98,17 @@ export async function puppet() {
   });
   const strings = createServer((socket) => {
     onEnd.push(() => socket.destroy());
-    // The agent's end is cut whenever the agent dies.
-    socket.on('error', () => {});
+    // The agent's end is cut whenever the agent dies: by what it has just done, too.
+    socket.on('error', () => {}).on('close', () => {
+      for (const done of waiting.splice(0)) done();
+    });
     createInterface({ input: socket })
       .on('error', () => {})
       .on('line', (line) => {
         const { hello, signal } = JSON.parse(line);
         if (hello) connect({ socket, pid: hello.pid });
         else if (signal) signals.push(signal);
-        else waiting.shift()();
+        else waiting.shift()?.();
       });
   });
   const onEnd = [() => strings.close()];
@@ -117,10 +119,11 @@ export async function puppet() {
     const { socket } = await connection;
     socket.write(`${JSON.stringify(command)}\n`);
   };
-  /** Resolves when the agent has done it. */
+  /** Resolves when the agent has done it, or is dead. */
   const tell = async (command) => {
     const done = new Promise((resolve) => waiting.push(resolve));
     await send(command);
+    if ((await connection).socket.closed) return;
     await done;
   };
   return {

@@ -6,8 +6,10 @@ import {
   configure,
   getActiveRun,
   hasActiveRun,
+  onWarning,
   persistUserMessage,
   startRun,
+  stats,
   subscribeToRun,
 } from "active-runs";
 import type {
@@ -22,9 +24,11 @@ import type {
   Settings,
   SseEvent,
   StartRunParams,
+  Stats,
   SubscribeOptions,
   ToolCall,
   UserMessage,
+  Warning,
 } from "active-runs";
 
 // What the TypeScript module declares. Of its child process the package keeps `pid` and `kill`, and its set of
@@ -118,6 +122,11 @@ expectTypeOf(subscribeToRun("s", () => {})).toEqualTypeOf<(() => void) | null>()
 expectTypeOf(getActiveRun("s")).toEqualTypeOf<ActiveRun | undefined>();
 expectTypeOf(configure()).toEqualTypeOf<Settings>();
 expectTypeOf<AgentCommand["args"]>().toEqualTypeOf<readonly string[] | undefined>();
+expectTypeOf(stats()).toEqualTypeOf<Stats>();
+expectTypeOf(stats().runs).toEqualTypeOf<Record<"running" | "completed" | "error", number>>();
+expectTypeOf(onWarning).parameters.toEqualTypeOf<[(warning: Warning) => void]>();
+expectTypeOf(onWarning(() => {})).toEqualTypeOf<() => void>();
+expectTypeOf<Warning["sessionId"]>().toEqualTypeOf<string | undefined>();
 
 // Errors.
 try {

@@ -70,8 +70,8 @@ fn error_name(number: i32) -> Option<&'static str> {
             match number { $(libc::$name => Some(stringify!($name)),)* _ => None }
         };
     }
-    names!(E2BIG EACCES EAGAIN EINVAL EIO EISDIR ELIBBAD ELOOP EMFILE ENAMETOOLONG ENFILE ENODEV
-        ENOENT ENOEXEC ENOMEM ENOSPC ENOTDIR EPERM ETXTBSY)
+    names!(E2BIG EACCES EAGAIN EINVAL EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENODEV
+        ENOENT ENOMEM ENOSPC ENOTDIR EPERM ETXTBSY)
 }
 
 struct Job {
