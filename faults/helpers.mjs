@@ -1,32 +1,16 @@
 // What the fault tests share: reproducible chance, a record of what was tried, and what is left of
 // processes. The rest comes from the ordinary tests' helpers.
-import { appendFileSync, cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { appendFileSync, cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export * from '../__test__/helpers/index.mjs';
 
-/** Given by `npm run test:faults -- --seed N`, and printed by it. */
-export const seed = Number(process.env.FAULTS_SEED ?? 1);
+export { chance, seed } from './chance.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
 
 export const program = (name) => fileURLToPath(new URL(`./programs/${name}`, import.meta.url));
-
-/** Chance that is the same for the same seed and name. */
-export function chance(name) {
-  let state = seed >>> 0;
-  for (const char of name) state = (Math.imul(state, 31) + char.codePointAt(0)) >>> 0;
-  // Mulberry32.
-  const next = () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-  const below = (limit) => Math.floor(next() * limit);
-  return { below, pick: (from) => from[below(from.length)] };
-}
 
 /** Notes how often a fault was tried, for the table that `npm run test:faults` prints. */
 export function tried(fault, times, what) {
@@ -113,5 +97,3 @@ export function history(bytes, id = 'h') {
 
 /** Temporary files of the store that nobody has put in their place yet. */
 export const temporaries = (dir) => readdirSync(dir).filter((name) => name.endsWith('.tmp'));
-
-export { appendFileSync, dirname, join, mkdirSync, readFileSync, rmSync, writeFileSync };

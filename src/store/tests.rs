@@ -479,6 +479,15 @@ mod other_writers {
     }
 
     #[test]
+    fn replaced_files_are_closed_though_nobody_uses_the_store_any_more() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fixture.put("2", "");
+        let file = fixture.store.session(&fixture.session);
+        assert_eq!(file.watched(), 1);
+        until("the replaced file is closed", || file.watched() == 0);
+    }
+
+    #[test]
     fn what_a_slow_writer_deleted_stays_deleted() {
         let fixture = Fixture::with(lines(&["1", "2"]));
         let mut file = OpenOptions::new().write(true).open(fixture.path()).unwrap();
