@@ -316,6 +316,129 @@ export function persistUserMessage(sessionId: string, msg: UserMessage): void;
  */
 export function configure(settings?: Partial<Settings>): Settings;
 
+/** How a run is read as server-sent events. */
+export interface RunStreamOptions {
+  /**
+   * What comes first: `true`, every event so far; `"compact"`, the same with neighbouring deltas of a part merged, which
+   * builds the same message from a fraction of the frames; `false`, nothing. With `protocol: "ai-sdk"`, `false` begins
+   * with the starts of the parts and the inputs of the tool calls that are open, without which its reader would fail.
+   * @default true
+   */
+  replay?: boolean | "compact";
+  /**
+   * The last SSE `id:` that the reader had, `<ms since 1970>-<number>`. The stream goes back to where the first part or
+   * tool call began that was open then: a reader that continues a message drops its unfinished parts first, one that
+   * joins bytes skips the frames up to this id. An id that is no such, or of another run, gives the whole replay.
+   */
+  lastEventId?: string | null;
+  /**
+   * After this long without an event, in milliseconds, a comment line keeps proxies from closing the connection; 0: none.
+   * @default 15000
+   */
+  heartbeatMs?: number;
+  /**
+   * `"module"`: a `data:` line with the event's JSON, as the module's routes send. `"ai-sdk"`: the AI SDK's UI message
+   * stream (version 1, `ai` 6): `start` and `finish` around the events, an `id:` line to resume from, `data: [DONE]` at
+   * the end. A tool's result without its call is left out there, and an error that is no string is sent as its JSON.
+   * @default "module"
+   */
+  protocol?: "module" | "ai-sdk";
+}
+
+/** How a run is sent as a response. */
+export interface RunResponseOptions extends RunStreamOptions {
+  /** Its `Last-Event-ID` header is read where `lastEventId` is not given. */
+  request?: Request;
+  /** Headers to add to, or to put in the place of, those that the response has. */
+  headers?: ConstructorParameters<typeof Headers>[0];
+  /**
+   * The status when there is a run.
+   * @default 200
+   */
+  status?: number;
+}
+
+/**
+ * A run as server-sent events, ready to be sent. Each event is encoded once, whoever reads; a chunk has at most 64 KiB.
+ * Nothing is read ahead: a reader that stops costs its place and slows nobody, and one that is cancelled is forgotten.
+ * The stream closes when the run has ended and all is read.
+ *
+ * @returns The stream, or `null` if there is no such run.
+ * @throws `INVALID_ARGUMENT`
+ */
+export function createRunStream(
+  sessionId: string,
+  options?: RunStreamOptions,
+): ReadableStream<Uint8Array> | null;
+
+/**
+ * A run as a response: the stream of {@link createRunStream} with `content-type: text/event-stream`,
+ * `cache-control: no-cache, no-transform`, `x-accel-buffering: no`, `x-run-active: true` or `false`, with
+ * `protocol: "ai-sdk"` also `x-vercel-ai-ui-message-stream: v1`, and, if there was a cursor to resume from,
+ * `x-run-resumed: true`, or `false` where the whole run is told instead.
+ *
+ * @returns The response. For no run: 404 and `{"active":false}`, or, with `protocol: "ai-sdk"`, 204: nothing to resume.
+ * @throws `INVALID_ARGUMENT`
+ */
+export function createRunResponse(sessionId: string, options?: RunResponseOptions): Response;
+
+/** A line of a session's file. */
+export type StoredMessage = Record<string, unknown> & { id: string };
+
+/** An entry of the index. Other members that an app has put there stay. */
+export interface SessionEntry {
+  id: string;
+  title: string;
+  /** Milliseconds since 1970. */
+  createdAt: number;
+  /** Milliseconds since 1970. */
+  updatedAt: number;
+  messageCount: number;
+  filePath?: string;
+}
+
+/**
+ * The messages of a session, in order; `[]` if there are none. Lines that are no JSON objects are left out.
+ *
+ * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ */
+export function readMessages(sessionId: string): Promise<StoredMessage[]>;
+
+/**
+ * Replaces the messages whose ids are there, where they stand, and appends the others, all at once.
+ *
+ * @param options `title`: the session's new title.
+ * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ */
+export function upsertMessages(
+  sessionId: string,
+  messages: readonly StoredMessage[],
+  options?: { title?: string },
+): Promise<void>;
+
+/**
+ * The sessions of the index, the one updated last first.
+ *
+ * @throws (rejects) `STORE_FAILED`
+ */
+export function listSessions(): Promise<SessionEntry[]>;
+
+/**
+ * Adds a session to the index, with a random UUID as its id, and its empty file.
+ *
+ * @param options `title`: "New Chat" by default. `filePath`: kept in the entry, for the app.
+ * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`
+ */
+export function createSession(options?: { title?: string; filePath?: string }): Promise<SessionEntry>;
+
+/**
+ * Removes a session from the index, and its file.
+ *
+ * @returns Whether there was anything to remove.
+ * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ */
+export function deleteSession(sessionId: string): Promise<boolean>;
+
 /**
  * What this package is doing, for health checks and metrics. Of the whole process, except where a number says otherwise,
  * and as the engine sees it: a run that has just ended may be counted as ended before its subscribers hear of it.

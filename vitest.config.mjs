@@ -2,11 +2,12 @@ import { defineConfig } from 'vitest/config';
 
 // Settings and runs belong to the process. Test files in forks have one each; as threads they
 // share it, so they take turns.
-const asThreads = process.argv.some((arg, i, all) => arg === '--pool=threads' || (arg === 'threads' && all[i - 1] === '--pool'));
+const asThreads = /--pool[= ]threads\b/.test(process.argv.join(' '));
 
 export default defineConfig({
   test: {
     include: ['__test__/*.test.mjs'],
+    globalSetup: '__test__/helpers/one-temporary-folder.mjs',
     fileParallelism: !asThreads,
     // Generous: they only end what hangs. The tests wait for conditions and assert no durations.
     testTimeout: 60_000,

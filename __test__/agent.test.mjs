@@ -264,6 +264,15 @@ describe('an agent that cannot be started', () => {
     });
   });
 
+  it('is heard in full however soon it fails', async () => {
+    useStore();
+    const plays = await Promise.all(Array.from({ length: 200 }, () => play({ command: '/no/such/program' })));
+    for (const { events, run } of plays) {
+      expect(events).toHaveLength(4);
+      expect(run.status).toBe('error');
+    }
+  });
+
   it('does not block the session', async () => {
     useStore();
     const sessionId = newSession();

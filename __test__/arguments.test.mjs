@@ -124,7 +124,6 @@ describe('the other functions', () => {
     ['msg.id', [{ id: 5, content: 'x' }]],
     ['msg.content', [{ id: 'u' }]],
     ['msg.content', [{ id: 'u', content: null }]],
-    ['msg.parts', [{ id: 'u', content: 'x', parts: 'y' }]],
   ])('persistUserMessage refuses %s', (path, [message]) => {
     const store = useStore();
     const error = thrownBy(() => runs.persistUserMessage('s', message));

@@ -372,7 +372,7 @@ describe('the store is never torn', () => {
           } catch {
             torn += 1;
           }
-          if (versions.size === 100) await tell('enough');
+          if (versions.size === 30) await tell('enough');
           if (reads % 10 === 0) await new Promise(setImmediate);
         }
         await tell({ torn });
@@ -383,10 +383,11 @@ describe('the store is never torn', () => {
     const told = await puppet();
     start(told.agent, { sessionId });
     let enough = false;
-    reader.told().then(() => {
+    const heard = reader.told().finally(() => {
       enough = true;
     });
     while (!enough) await told.say('a word, ');
+    await heard;
     await told.exit();
     await listen(sessionId).ended;
     reader.send('stop');
@@ -704,8 +705,54 @@ describe('a store that cannot be written', () => {
   });
 });
 
+describe('the collector of garbage', () => {
+  it('between two runs does not silence the second', async () => {
+    const store = storeAt(join(temporaryFolder(), 'store'));
+    const host = server(
+      async ({ runs, tell, ended, agent }) => {
+        for (const sessionId of ['first', 'second', 'third']) {
+          runs.startRun({ sessionId, message: 'm', agent: agent('says', sessionId) });
+          const events = await ended(sessionId);
+          await tell(events.map((event) => event?.delta ?? '').join(''));
+          // Twice, with the loop in between, so that finalizers run as well.
+          for (let n = 0; n < 2; n += 1) {
+            globalThis.gc();
+            await new Promise(setImmediate);
+          }
+        }
+        process.exit();
+      },
+      { settings: { storeDir: store.dir } },
+      { execArgv: ['--expose-gc'] },
+    );
+    for (const sessionId of ['first', 'second', 'third']) expect(await host.told()).toBe(sessionId);
+  });
+
+  it('leaves a subscription alone that nobody else refers to', async () => {
+    const store = storeAt(join(temporaryFolder(), 'store'));
+    const told = await puppet();
+    const host = server(
+      ({ runs, data, tell }) => {
+        runs.startRun({ sessionId: 's', message: 'm', agent: data.agent });
+        runs.subscribeToRun('s', (event) => {
+          if (event?.delta) tell(event.delta);
+          globalThis.gc();
+        });
+      },
+      { settings: { storeDir: store.dir, cleanupGraceMs: 10 }, agent: told.agent },
+      { execArgv: ['--expose-gc'] },
+    );
+    for (const delta of ['one', 'two', 'three']) {
+      await told.say(delta);
+      expect(await host.told()).toBe(delta);
+    }
+    await told.exit();
+    expect(await host.exited).toEqual({ code: 0, signal: null });
+  });
+});
+
 describe("the agent's stderr", () => {
-  it('goes to the server with its prefix, line by line', async () => {
+  it('goes to the server line by line, with its prefix', async () => {
     const store = storeAt(join(temporaryFolder(), 'store'));
     const told = await puppet();
     const host = server(
@@ -717,11 +764,12 @@ describe("the agent's stderr", () => {
       { settings: { storeDir: store.dir }, agent: told.agent },
     );
     await told.err('one\ntwo ');
-    await told.err('halves\nand no end');
+    await told.err('halves\n');
+    await told.err('no end, é');
     await told.say('x');
     await told.exit();
     await host.exited;
     const lines = host.stderr().split('\n').filter(Boolean);
-    expect(lines).toEqual(['one', 'two halves', 'and no end'].map((line) => `[active-runs stderr] ${line}`));
+    expect(lines).toEqual(['one', 'two halves', 'no end, é'].map((line) => `[active-runs stderr] ${line}`));
   });
 });

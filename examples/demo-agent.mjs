@@ -5,6 +5,8 @@ import { open, readdir, readFile, stat } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 
+/** The pause after each word, in milliseconds: it has no language model to wait for. */
+const DELAY_MS = Number(process.env.DEMO_DELAY_MS ?? 14);
 const MAX_FILES = 20_000;
 const MAX_FILE_BYTES = 256 * 1024; // of a file that is searched
 const MAX_SEARCHED_BYTES = 64 * 1024 * 1024; // of all of them
@@ -25,7 +27,7 @@ const emit = (stream, data) => process.stdout.write(`${JSON.stringify({ event: '
 async function say(stream, text) {
   for (const delta of text.match(/\s*\S+/g) ?? []) {
     emit(stream, { delta });
-    await pause(14);
+    await pause(DELAY_MS);
   }
 }
 

@@ -224,6 +224,11 @@ class RunView {
     return { frames: handle.frames(isAiSdk, from, this.#seen), isResumed };
   }
 
+  /** How many events have been encoded as server-sent events, whoever read them. */
+  get framesEncoded() {
+    return this.#handle.framesEncoded;
+  }
+
   /** Tells the subscribers of the next batch. Returns whether there is more. */
   deliver() {
     if (!this.isRunning) return false;

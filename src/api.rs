@@ -222,7 +222,11 @@ impl Bell {
         self.doorbell.own(run.id);
         watch_signals(&env);
         ring_main_thread();
-        Ok(self.handle(run, 0))
+        let handle = self.handle(run, 0);
+        // What was said before the bell was among the watchers (an agent that cannot be started ends
+        // faster than this thread gets here) is news, too.
+        self.doorbell.wake(&handle.run);
+        Ok(handle)
     }
 
     /// The session's run, read from where it stands now; null when there is none.
@@ -242,7 +246,11 @@ impl Bell {
     fn handle(&self, run: Arc<Run>, event: u64) -> RunHandle {
         let watcher: Arc<dyn Watcher> = Arc::clone(&self.doorbell) as _;
         run.watch(&watcher);
-        let (cursor, was_over) = run.look(|log, outcome| (log.cursor_at(event), outcome.is_some()));
+        let (cursor, was_over) = run.look(|log, outcome| {
+            let cursor = log.cursor_at(event);
+            let was_over = outcome.is_some() && cursor.next() == log.len();
+            (cursor, was_over)
+        });
         RunHandle { run, cursor, was_over }
     }
 }

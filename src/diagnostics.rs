@@ -4,7 +4,7 @@
 //! holds up neither JavaScript nor the engine. It is started by the first line that needs it.
 
 use crate::session_id::SessionId;
-use once_cell::sync::Lazy;
+use once_cell::sync::OnceCell;
 use std::{
     io::{self, Write},
     sync::{
@@ -24,20 +24,26 @@ enum Item {
     Flush(SyncSender<()>),
 }
 
-static WRITER: Lazy<Option<Sender<Item>>> = Lazy::new(|| {
-    let (sender, mut receiver) = channel(QUEUE);
-    let writer = move || {
-        while let Some(item) = receiver.blocking_recv() {
-            match item {
-                Item::Text(text) => write_out(&text),
-                // A caller that stopped waiting does not mind.
-                Item::Flush(done) => drop(done.try_send(())),
+static WRITER: OnceCell<Sender<Item>> = OnceCell::new();
+
+/// None while the system refuses the thread; the next line tries again.
+fn writer() -> Option<&'static Sender<Item>> {
+    let start = || {
+        let (sender, mut receiver) = channel(QUEUE);
+        let writer = move || {
+            while let Some(item) = receiver.blocking_recv() {
+                match item {
+                    Item::Text(text) => write_out(&text),
+                    // A caller that stopped waiting does not mind.
+                    Item::Flush(done) => drop(done.try_send(())),
+                }
             }
-        }
+        };
+        thread::Builder::new().name("active-runs-log".into()).spawn(writer)?;
+        Ok::<_, io::Error>(sender)
     };
-    thread::Builder::new().name("active-runs-log".into()).spawn(writer).ok()?;
-    Some(sender)
-});
+    WRITER.get_or_try_init(start).ok()
+}
 
 /// Something that went wrong and stopped nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +87,7 @@ pub fn warn(warning: &Warning) {
 /// Writes the warning to stderr, in a line of its own. Never waits: behind a stuck terminal, the
 /// line is dropped.
 pub fn print(warning: &Warning) {
-    if let Some(writer) = &*WRITER {
+    if let Some(writer) = writer() {
         drop(writer.try_send(Item::Text(prefixed("[active-runs] ", &warning.message))));
     }
 }
@@ -89,7 +95,7 @@ pub fn print(warning: &Warning) {
 /// Passes on lines that an agent wrote to stderr. Waits while the server's own stderr is stuck, which in
 /// turn holds up the agent's stderr and nothing else.
 pub async fn agent_stderr(text: &str) {
-    if let Some(writer) = &*WRITER {
+    if let Some(writer) = writer() {
         // The writer thread never ends, so neither does its channel.
         drop(writer.send(Item::Text(prefixed("[active-runs stderr] ", text))).await);
     }
@@ -97,7 +103,7 @@ pub async fn agent_stderr(text: &str) {
 
 /// Waits until all that was said is written, but no longer than `patience`.
 pub fn flush(patience: Duration) {
-    let Some(writer) = Lazy::get(&WRITER).and_then(Option::as_ref) else { return };
+    let Some(writer) = WRITER.get() else { return };
     let (done, written) = sync_channel(1);
     if writer.try_send(Item::Flush(done)).is_ok() {
         let _ = written.recv_timeout(patience);

@@ -192,6 +192,8 @@ pub(crate) struct Encoder {
 struct Call {
     /// The number of the first event with this id: where the SDK's message has its part.
     first: u64,
+    /// The number of the last event with its input.
+    input: u64,
     has_result: bool,
 }
 
@@ -230,13 +232,21 @@ impl Encoder {
         let call = event.get("toolCallId")?.as_str()?.as_str();
         match kind {
             "tool-input-start" | "tool-input-available" => {
-                let new = || Call { first: number, has_result: false };
-                self.calls.entry(call.into()).or_insert_with(new).has_result = false;
+                let new = || Call { first: number, input: number, has_result: false };
+                let call = self.calls.entry(call.into()).or_insert_with(new);
+                (call.input, call.has_result) = (number, false);
             }
             _ => self.calls.get_mut(call)?.has_result = true,
         }
         let error_text = event.get("errorText").filter(|text| text.as_str().is_none());
         Some(error_text.map_or_else(|| json.to_vec(), |text| with_error_text(call, text)))
+    }
+
+    /// The numbers of the events with the inputs of all calls so far, in order.
+    pub fn inputs(&self) -> Vec<u64> {
+        let mut inputs: Vec<_> = self.calls.values().map(|call| call.input).collect();
+        inputs.sort_unstable();
+        inputs
     }
 
     /// The number of the first event of those calls that have no result.

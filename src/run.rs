@@ -22,7 +22,7 @@ use crate::{
     protocol::{EventSink, LineKind, Translator, UiEvent},
     session_id::SessionId,
     settings::Settings,
-    store::Store,
+    store::{LiveMessage, Store},
 };
 use std::{
     cell::RefCell,
@@ -138,7 +138,7 @@ impl Run {
         started_at: u64,
         settings: Arc<Settings>,
     ) -> Self {
-        let message_id = format!("assistant-{session}-{started_at}");
+        let message_id = message_id(&session, started_at);
         Self {
             id,
             session,
@@ -299,18 +299,26 @@ impl Run {
     }
 }
 
-/// Drives a run to its outcome, then looks after its message for the grace period. `on_over` is
-/// called once the outcome is published.
+/// The id of the message of the run that was started at this time.
+pub(crate) fn message_id(session: &SessionId, started_at: u64) -> String {
+    format!("assistant-{session}-{started_at}")
+}
+
+/// Drives a run to its outcome, then looks after its message for the grace period, and longer while
+/// it cannot be written. `claim` is on the message, as made by [`Store::claim_message`]. `on_over` is called once the outcome is published, `on_forgotten` when the
+/// grace period is over.
 pub(crate) async fn drive(
     run: Arc<Run>,
     launch: Launch,
     store: Arc<Store>,
+    claim: Option<LiveMessage>,
     on_over: impl FnOnce(),
+    on_forgotten: impl FnOnce(),
 ) {
     let session_key = launch.agent_session_id.as_deref().filter(|id| !id.is_empty());
     let mut answer = Answer::new(&run, session_key.map(agent::session_key));
     let interval = run.settings.persist_interval;
-    let mut persistence = Persistence::new(store, run.session.clone(), interval);
+    let mut persistence = Persistence::new(store, run.session.clone(), claim, interval);
 
     let exit_code = match agent::spawn(launch).await {
         Ok(spawned) => {
@@ -334,7 +342,12 @@ pub(crate) async fn drive(
     let is_error = exit_code.is_some_and(|code| code != 0) || answer.is_over_limit;
     run.publish(|published| published.outcome = Some(Outcome { is_error, exit_code }));
     on_over();
-    persistence.look_after(answer.message, run.settings.cleanup_grace).await;
+    let (message, grace) = (answer.message, run.settings.cleanup_grace);
+    persistence.look_after(&message, grace).await;
+    on_forgotten();
+    // With the last of these goes the log.
+    drop((run, answer.run));
+    persistence.keep_trying(message).await;
 }
 
 /// Reads the agent until it has exited and its pipes are at their end (or the grace for them is

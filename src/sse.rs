@@ -61,7 +61,10 @@ impl FrameReader {
             From::Start => (0, 0),
             From::CompactTo(event) => (0, event.min(length)),
             From::Event(event) => (event.min(length), event.min(length)),
-            From::Resume(event) => (first_open(&run, event.min(length)), event.min(length)),
+            From::Resume(event) => {
+                let event = event.min(length);
+                (Open::at(&run, event).first().unwrap_or(event), event)
+            }
         };
         let mut own = Vec::new();
         if protocol == Protocol::AiSdk {
@@ -69,6 +72,9 @@ impl FrameReader {
             let start =
                 format!("data: {{\"type\":\"start\",\"messageId\":\"{}\"}}\n\n", id.as_str());
             own.extend_from_slice(start.as_bytes());
+            if let From::Event(_) = from {
+                Open::at(&run, shared_from).write_starts(&run, &mut own);
+            }
         }
         let compact = (begin < shared_from).then(|| Compact::new(&run, begin, shared_from));
         Self { run, protocol, own, compact, offset: None, shared_from, is_over: false }
@@ -156,21 +162,51 @@ fn read_up_to(run: &Run, cursor: &mut Cursor, until: u64, mut visit: impl FnMut(
     }
 }
 
-/// The number of the event with which the first part or call begins that is open just before `event`;
-/// `event` itself when none is.
-fn first_open(run: &Run, event: u64) -> u64 {
-    let mut encoder = Encoder::default();
-    let (mut text, mut reasoning) = (None, None);
-    read_up_to(run, &mut Cursor::default(), event, |number, entry| match entry.kind {
-        Kind::TextStart => text = Some(number),
-        Kind::TextEnd => text = None,
-        Kind::ReasoningStart => reasoning = Some(number),
-        Kind::ReasoningEnd => reasoning = None,
-        Kind::Json | Kind::ExactJson => drop(encoder.valid_json(number, entry)),
-        Kind::TextDelta | Kind::ReasoningDelta => {}
-    });
-    let open = [text, reasoning, encoder.first_open_call()];
-    open.into_iter().flatten().min().unwrap_or(event)
+/// What is open at a place in a run: the numbers of the events with which it began.
+struct Open {
+    text: Option<u64>,
+    reasoning: Option<u64>,
+    /// Knows the tool calls.
+    encoder: Encoder,
+}
+
+impl Open {
+    /// What is open just before event number `event`.
+    fn at(run: &Run, event: u64) -> Self {
+        let mut open = Self { text: None, reasoning: None, encoder: Encoder::default() };
+        read_up_to(run, &mut Cursor::default(), event, |number, entry| match entry.kind {
+            Kind::TextStart => open.text = Some(number),
+            Kind::TextEnd => open.text = None,
+            Kind::ReasoningStart => open.reasoning = Some(number),
+            Kind::ReasoningEnd => open.reasoning = None,
+            Kind::Json | Kind::ExactJson => drop(open.encoder.valid_json(number, entry)),
+            Kind::TextDelta | Kind::ReasoningDelta => {}
+        });
+        open
+    }
+
+    /// The first of them.
+    fn first(&self) -> Option<u64> {
+        [self.text, self.reasoning, self.encoder.first_open_call()].into_iter().flatten().min()
+    }
+
+    /// Writes the frames without which the AI SDK's reader would refuse what follows: the starts of
+    /// the open parts, and the inputs of the calls, any of which may get another result.
+    fn write_starts(&self, run: &Run, out: &mut Vec<u8>) {
+        let mut numbers = self.encoder.inputs();
+        numbers.extend([self.text, self.reasoning].into_iter().flatten());
+        numbers.sort_unstable();
+        let mut encoder = Encoder::default();
+        for number in numbers {
+            let id = EventId { run: run.started_at, events: number + 1 };
+            run.look(|log, _| {
+                log.read(&mut log.cursor_at(number), |entry, parts| {
+                    encoder.frame(Protocol::AiSdk, id, entry, parts, out);
+                    ControlFlow::Break(())
+                });
+            });
+        }
+    }
 }
 
 /// A stretch of a run with neighbouring deltas of a part merged. Not shared: readers join at
@@ -187,13 +223,8 @@ struct Compact {
 
 impl Compact {
     fn new(run: &Run, from: u64, until: u64) -> Self {
-        let mut cursor = Cursor::default();
-        let mut encoder = Encoder::default();
-        read_up_to(run, &mut cursor, from, |number, entry| {
-            if matches!(entry.kind, Kind::Json | Kind::ExactJson) {
-                encoder.valid_json(number, entry);
-            }
-        });
+        let cursor = run.look(|log, _| log.cursor_at(from));
+        let Open { encoder, .. } = Open::at(run, from);
         let parts = cursor.parts().clone();
         Self { cursor, until, encoder, merged: None, parts }
     }

@@ -98,15 +98,17 @@ export async function puppet() {
   });
   const strings = createServer((socket) => {
     onEnd.push(() => socket.destroy());
-    // The agent's end is cut whenever the agent dies.
-    socket.on('error', () => {});
+    // The agent's end is cut whenever the agent dies: by what it has just done, too.
+    socket.on('error', () => {}).on('close', () => {
+      for (const done of waiting.splice(0)) done();
+    });
     createInterface({ input: socket })
       .on('error', () => {})
       .on('line', (line) => {
         const { hello, signal } = JSON.parse(line);
         if (hello) connect({ socket, pid: hello.pid });
         else if (signal) signals.push(signal);
-        else waiting.shift()();
+        else waiting.shift()?.();
       });
   });
   const onEnd = [() => strings.close()];
@@ -117,10 +119,11 @@ export async function puppet() {
     const { socket } = await connection;
     socket.write(`${JSON.stringify(command)}\n`);
   };
-  /** Resolves when the agent has done it. */
+  /** Resolves when the agent has done it, or is dead. */
   const tell = async (command) => {
     const done = new Promise((resolve) => waiting.push(resolve));
     await send(command);
+    if ((await connection).socket.closed) return;
     await done;
   };
   return {
@@ -205,9 +208,10 @@ export const isDead = (pid) => until(() => !isAlive(pid), `process ${pid} ended`
  * A server process of its own, which runs `body({ runs, data, tell, hear, agent, … })`: for what can
  * only be seen from outside. `body` is sent as text and sees nothing of the test but `data`.
  */
-export function server(body, data = {}, { cwd, env, stderr = 'pipe', execArgv = [] } = {}) {
+export function server(body, data = {}, { cwd, env, stderr = 'pipe', execArgv = [], ...more } = {}) {
   const program = fileURLToPath(new URL('./server.mjs', import.meta.url));
   const child = fork(program, {
+    ...more,
     cwd,
     execArgv,
     env: { ...process.env, ...env, TEST_SERVER_BODY: `(${body})`, TEST_SERVER_DATA: JSON.stringify(data) },

@@ -39,8 +39,12 @@ use std::{
     fmt,
     io::{self, Write},
     path::{self, Path, PathBuf},
-    sync::{Arc, Mutex, Once, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
 };
+
+/// How often the files are looked for that processes left which died at work.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Sessions whose files are remembered, and lines in all of them (24 bytes each).
 const MAX_SESSIONS: usize = 512;
@@ -54,6 +58,23 @@ enum Trouble {
     /// The system refused, on the file that the attempt is about.
     System(io::Error),
     Failed(Error),
+}
+
+impl Trouble {
+    /// Whether the file may only be read.
+    fn is_for_writers(&self) -> bool {
+        let cause = match self {
+            Self::Changed => return false,
+            Self::System(cause) => Some(cause),
+            Self::Failed(error) => error.io(),
+        };
+        cause.is_some_and(|cause| {
+            matches!(
+                cause.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            )
+        })
+    }
 }
 
 impl From<io::Error> for Trouble {
@@ -74,7 +95,8 @@ pub struct Store {
     sessions: Mutex<Sessions>,
     index: IndexFile,
     live: Live,
-    swept: Once,
+    /// When temporary files were last looked for.
+    swept: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -133,7 +155,7 @@ impl Store {
             sessions: Mutex::default(),
             index: IndexFile::new(&folder),
             live: Live::new(&folder),
-            swept: Once::new(),
+            swept: Mutex::default(),
             folder: folder.clone(),
         });
         stores.open.retain(|_, store| store.strong_count() > 0);
@@ -190,11 +212,12 @@ impl Store {
     }
 
     /// Says that a run of this process is writing the message, until the result is dropped: its
-    /// `_streaming` mark is then not taken for stale, in no process.
-    pub fn mark_live(self: &Arc<Self>, session: &SessionId, id: &str) -> LiveMessage {
+    /// `_streaming` mark is then not taken for stale, in no process. `None` when another run of any
+    /// process on this machine has said so.
+    pub fn claim_message(self: &Arc<Self>, session: &SessionId, id: &str) -> Option<LiveMessage> {
         let hash = hash_of(id);
-        self.live.add(session, hash);
-        LiveMessage { store: self.clone(), session: session.clone(), hash }
+        let is_ours = self.live.claim(session, hash);
+        is_ours.then(|| LiveMessage { store: self.clone(), session: session.clone(), hash })
     }
 
     /// Whether the message is (still) in the session's file; true when the file was deleted.
@@ -327,10 +350,17 @@ impl Store {
         file
     }
 
-    /// Housekeeping for calls that are not on the JavaScript thread: once, the files that dead
-    /// processes left; always, the replaced files that nobody will write into any more.
+    /// Housekeeping for calls that are not on the JavaScript thread: now and then, the files that
+    /// dead processes left; always, the replaced files that nobody will write into any more.
     fn sweep(&self) {
-        self.swept.call_once(|| atomic::remove_stale(&self.folder));
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.is_none_or(|last| last.elapsed() > SWEEP_INTERVAL) {
+            *swept = Some(Instant::now());
+            drop(swept);
+            atomic::remove_stale(&self.folder);
+        } else {
+            drop(swept);
+        }
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let files: Vec<_> = sessions.files.values().map(|(_, file)| file.clone()).collect();
         drop(sessions);

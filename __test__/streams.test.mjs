@@ -1,0 +1,300 @@
+// Ready server-sent events, read as a browser reads them: over HTTP, and by the AI SDK itself.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { gunzipSync } from 'node:zlib';
+import { DefaultChatTransport, parseJsonEventStream, readUIMessageStream, uiMessageChunkSchema } from 'ai';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { dropOpenParts } from '../client.js';
+import { createRunResponse, createRunStream } from '../index.js';
+import { agentPath, listen, newSession, puppet, runs, start, temporaryFolder, textLine, until, useStore } from './helpers/index.mjs';
+
+const decoder = new TextDecoder();
+
+/** A route as an app has it: `/SESSION?options as JSON`. */
+let server;
+let origin;
+
+beforeAll(async () => {
+  server = createServer((incoming, outgoing) => {
+    const url = new URL(incoming.url, origin);
+    const options = JSON.parse(url.searchParams.get('options') ?? '{}');
+    const request = new Request(url, { headers: new Headers(Object.entries(incoming.headers)) });
+    const response = createRunResponse(url.pathname.slice(1), { ...options, request });
+    outgoing.writeHead(response.status, Object.fromEntries(response.headers));
+    if (response.body === null) return outgoing.end();
+    const body = Readable.fromWeb(response.body);
+    outgoing.on('close', () => body.destroy());
+    body.on('error', () => {});
+    return body.pipe(outgoing);
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  origin = `http://127.0.0.1:${server.address().port}`;
+});
+
+afterAll(() => new Promise((resolve) => server.close(resolve)));
+
+const address = (sessionId, options = {}) =>
+  `${origin}/${sessionId}?options=${encodeURIComponent(JSON.stringify(options))}`;
+const get = (sessionId, options, headers) => fetch(address(sessionId, options), { headers });
+
+/** The frames of a body, each with its id, if it has one, and its data. */
+function framesOf(text) {
+  const frames = text.split('\n\n').filter((frame) => frame && !frame.startsWith(':'));
+  return frames.map((frame) => Object.fromEntries(frame.split('\n').map((line) => /^(\w+): (.*)$/s.exec(line).slice(1))));
+}
+
+const chunksOf = (frames) => frames.filter(({ data }) => data !== '[DONE]').map(({ data }) => JSON.parse(data));
+
+/** The message that the AI SDK builds of chunks; what it refuses is thrown. */
+async function messageOf(chunks, message) {
+  const stream = ReadableStream.from(chunks);
+  let last = message;
+  const errors = [];
+  for await (const snapshot of readUIMessageStream({ message, stream, onError: (error) => errors.push(error) })) last = snapshot;
+  if (errors.length > 0) throw errors[0];
+  return last;
+}
+
+/** Starts a run whose agent plays a transcript; resolves when it is over. */
+async function replay({ stdout, stderr, exit, agentSessionId }) {
+  const folder = temporaryFolder();
+  mkdirSync(folder, { recursive: true });
+  for (const [name, text] of Object.entries({ stdout, stderr, exit: `${exit}\n` })) writeFileSync(join(folder, name), text);
+  const command = { command: '/bin/sh', args: [agentPath('replays-transcript.sh'), folder] };
+  const { sessionId } = start(command, { agentSessionId });
+  const events = [];
+  await new Promise((done) => {
+    runs.subscribeToRun(sessionId, (event) => (event === null ? done() : events.push(event)), { replay: false });
+  });
+  return { sessionId, events };
+}
+
+const recordings = JSON.parse(gunzipSync(readFileSync(new URL('conformance/recordings.json.gz', import.meta.url))));
+
+describe('the AI SDK reads every recording', () => {
+  it.each(recordings.map((recording) => [recording.name, recording]))('%s', async (_, recording) => {
+    useStore();
+    const { sessionId, events } = await replay(recording);
+
+    const module = await (await get(sessionId)).text();
+    expect(module).toBe(events.map((event) => `data: ${JSON.stringify(event)}\n\n`).join(''));
+
+    const full = framesOf(await (await get(sessionId, { protocol: 'ai-sdk' })).text());
+    expect(full.at(-1).data).toBe('[DONE]');
+    const message = await messageOf(chunksOf(full));
+
+    const compact = framesOf(await (await get(sessionId, { protocol: 'ai-sdk', replay: 'compact' })).text());
+    expect(await messageOf(chunksOf(compact))).toEqual(message);
+    expect(compact.length).toBeLessThanOrEqual(full.length);
+
+    // Every place at which a connection can be cut.
+    const cuts = full.filter(({ id }) => id).map(({ id }) => id);
+    for (const cut of cuts) {
+      const seen = full.slice(0, full.findIndex(({ id }) => id === cut) + 1);
+      const response = await get(sessionId, { protocol: 'ai-sdk' }, { 'last-event-id': cut });
+      expect(response.headers.get('x-run-resumed')).toBe('true');
+      const resumed = framesOf(await response.text());
+
+      // A reader that goes on with its message.
+      const before = await messageOf(chunksOf(seen));
+      expect(await messageOf(chunksOf(resumed), dropOpenParts(before))).toEqual(message);
+
+      // A reader that joins the bytes.
+      const eventsOf = (id) => Number(id.split('-')[1]);
+      const missing = resumed.filter(({ id }, index) => (id ? eventsOf(id) > eventsOf(cut) : index > 0));
+      expect([...seen, ...missing]).toEqual(full);
+    }
+  });
+
+  it('through its own transport', async () => {
+    useStore();
+    const recording = recordings.find(({ name }) => name.endsWith('gwfull-tool'));
+    const { sessionId } = await replay(recording);
+    const transport = new DefaultChatTransport({
+      prepareReconnectToStreamRequest: ({ id }) => ({ api: address(id, { protocol: 'ai-sdk' }) }),
+    });
+    const chunks = [];
+    for await (const chunk of await transport.reconnectToStream({ chatId: sessionId })) chunks.push(chunk);
+    expect(chunks.at(-1)).toEqual({ type: 'finish' });
+    expect((await messageOf(chunks)).parts.map(({ type }) => type)).toContain('tool-exec');
+    expect(await transport.reconnectToStream({ chatId: newSession() })).toBeNull();
+  });
+
+  it('also what the module says beyond its schema', async () => {
+    useStore();
+    const line = (stream, data) => `${JSON.stringify({ event: 'agent', stream, data })}\n`;
+    const stdout = [
+      line('tool', { phase: 'result', toolCallId: 'never-called', result: 'x' }),
+      line('tool', { phase: 'start', toolCallId: 't', name: 'x', args: { a: '🙂' } }),
+      line('tool', { phase: 'result', toolCallId: 't', isError: true, result: { content: [], details: { error: { code: 5 } } } }),
+      line('tool', { phase: 'start', toolCallId: 't', name: 'x', args: { again: true } }),
+      textLine('answer'),
+    ].join('');
+    const { sessionId } = await replay({ stdout, stderr: '', exit: '0' });
+    const response = await get(sessionId, { protocol: 'ai-sdk' });
+    const chunks = [];
+    for await (const part of parseJsonEventStream({ stream: response.body, schema: uiMessageChunkSchema })) {
+      expect(part.success, JSON.stringify(part)).toBe(true);
+      chunks.push(part.value);
+    }
+    expect(chunks.find(({ type }) => type === 'tool-output-error').errorText).toBe('{"code":5}');
+    expect((await messageOf(chunks)).parts.map(({ type }) => type)).toEqual(['tool-x', 'text']);
+  });
+});
+
+describe('live', () => {
+  it('sends events as they come, to each reader all, and ends when the run has ended', async () => {
+    useStore();
+    const told = await puppet();
+    const { sessionId } = start(told.agent);
+    const early = get(sessionId);
+    await told.say('one ', 'two ');
+    const listener = listen(sessionId);
+    await until(() => listener.text() === 'one two ', 'the first words came');
+    const late = [get(sessionId), get(sessionId, { replay: 'compact' }), get(sessionId, { replay: false })];
+    const responses = await Promise.all([early, ...late]);
+    expect(responses.map(({ headers }) => headers.get('x-run-active'))).toEqual(Array(4).fill('true'));
+    await told.say('three');
+    await told.exit();
+    const bodies = await Promise.all(responses.map((response) => response.text()));
+    const texts = bodies.map((body) => chunksOf(framesOf(body)).map(({ delta }) => delta ?? '').join(''));
+    expect(texts).toEqual(['one two three', 'one two three', 'one two three', 'three']);
+    expect(bodies[1]).toBe(bodies[0]);
+    expect(chunksOf(framesOf(bodies[2])).map(({ delta }) => delta)).toEqual([undefined, 'one two ', 'three', undefined]);
+  });
+
+  it('begins a live stream so that the AI SDK can read it in mid-part', async () => {
+    useStore();
+    const told = await puppet();
+    const { sessionId } = start(told.agent);
+    const line = (stream, data) => `${JSON.stringify({ event: 'agent', stream, data })}\n`;
+    await told.out(line('tool', { phase: 'start', toolCallId: 't', name: 'x', args: { a: 1 } }));
+    await told.say('before ');
+    const listener = listen(sessionId);
+    await until(() => listener.text() === 'before ', 'the first word came');
+    const response = await get(sessionId, { protocol: 'ai-sdk', replay: false });
+    await told.out(line('tool', { phase: 'result', toolCallId: 't', result: 'done' }));
+    await told.say('after');
+    await told.exit();
+    const message = await messageOf(chunksOf(framesOf(await response.text())));
+    expect(message.parts).toMatchObject([
+      { type: 'tool-x', state: 'output-available', input: { a: 1 }, output: { text: 'done' } },
+      { type: 'text', text: 'after' },
+    ]);
+  });
+
+  it('keeps an idle connection alive', async () => {
+    useStore();
+    const told = await puppet();
+    const { sessionId } = start(told.agent);
+    const reader = createRunStream(sessionId, { heartbeatMs: 1 }).getReader();
+    for (let beats = 0; beats < 3; beats++) {
+      expect(decoder.decode((await reader.read()).value)).toBe(': keepalive\n\n');
+    }
+    await told.say('word');
+    let text = '';
+    while (!text.includes('word')) text += decoder.decode((await reader.read()).value);
+    await told.exit();
+    for (let end = await reader.read(); !end.done; end = await reader.read()) text += decoder.decode(end.value);
+    expect(framesOf(text)).toHaveLength(3);
+  });
+});
+
+describe('many readers', () => {
+  it('of whom some are slow and some vanish, get the same, encoded once', async () => {
+    useStore();
+    const told = await puppet();
+    const { sessionId } = start(told.agent);
+    const slow = createRunStream(sessionId).getReader();
+    const vanishing = Array.from({ length: 50 }, () => createRunStream(sessionId).getReader());
+    const readers = Array.from({ length: 200 }, () => get(sessionId).then((response) => response.text()));
+    const words = Array.from({ length: 5_000 }, (_, index) => `word ${index}, é\n`);
+    await told.say(...words.slice(0, 2_500));
+    await Promise.all(vanishing.map((reader) => reader.read()));
+    await Promise.all(vanishing.map((reader) => reader.cancel()));
+    await told.say(...words.slice(2_500));
+    await told.exit();
+    const bodies = await Promise.all(readers);
+    const texts = new Set(bodies);
+    expect(texts.size).toBe(1);
+    const [text] = texts;
+    const frames = framesOf(text);
+    expect(chunksOf(frames).map(({ delta }) => delta ?? '').join('')).toBe(words.join(''));
+
+    let slowly = '';
+    for (let chunk = await slow.read(); !chunk.done; chunk = await slow.read()) {
+      expect(chunk.value.length).toBeLessThanOrEqual(64 * 1024);
+      slowly += decoder.decode(chunk.value, { stream: true });
+    }
+    expect(slowly).toBe(text);
+    const hub = globalThis[Symbol.for('active-runs.hub.1')];
+    expect(hub.find(sessionId).framesEncoded).toBe(frames.length);
+    expect(hub.find(sessionId).news.size).toBe(0);
+  });
+
+  it('gives a late one the same in a handful of frames', async () => {
+    useStore();
+    const stdout = textLine('abcdefgh').repeat(100_000);
+    const { sessionId } = await replay({ stdout, stderr: '', exit: '0' });
+    const frames = framesOf(await (await get(sessionId, { replay: 'compact' })).text());
+    expect(frames.length).toBeLessThan(40);
+    expect(chunksOf(frames).map(({ delta }) => delta ?? '').join('')).toBe('abcdefgh'.repeat(100_000));
+  });
+});
+
+describe('a response', () => {
+  it('has the headers of a stream, and those it is given', async () => {
+    useStore();
+    const { sessionId } = await replay({ stdout: textLine('x'), stderr: '', exit: '0' });
+    const response = createRunResponse(sessionId, { headers: { 'x-own': '1', 'X-Run-Active': 'no' }, status: 201 });
+    expect(response.status).toBe(201);
+    expect(Object.fromEntries(response.headers)).toEqual({
+      'content-type': 'text/event-stream',
+      'cache-control': 'no-cache, no-transform',
+      'x-accel-buffering': 'no',
+      'x-run-active': 'no',
+      'x-own': '1',
+    });
+    const { headers } = createRunResponse(sessionId, { protocol: 'ai-sdk' });
+    expect(headers.get('x-vercel-ai-ui-message-stream')).toBe('v1');
+    expect(headers.get('x-run-active')).toBe('false');
+  });
+
+  it('says that there is no run', async () => {
+    const none = createRunResponse(newSession());
+    expect([none.status, await none.json()]).toEqual([404, { active: false }]);
+    const nothing = createRunResponse(newSession(), { protocol: 'ai-sdk' });
+    expect([nothing.status, nothing.body]).toEqual([204, null]);
+    expect(createRunStream(newSession())).toBeNull();
+    expect(createRunResponse('../x').status).toBe(404);
+  });
+
+  it.each(['', 'x', '5', '1-', '-1', '1-99', '1771000000000-1', '99999999999999999999-1'])(
+    'tells everything after the cursor %j, and says so',
+    async (lastEventId) => {
+      useStore();
+      const { sessionId } = await replay({ stdout: textLine('x'), stderr: '', exit: '0' });
+      const response = createRunResponse(sessionId, { lastEventId });
+      expect(response.headers.get('x-run-resumed')).toBe('false');
+      expect(framesOf(await response.text())).toHaveLength(3);
+    },
+  );
+
+  it('refuses options that it does not know what to make of', () => {
+    for (const [name, value] of [
+      ['replay', 'all'],
+      ['replay', 1],
+      ['protocol', 'sse'],
+      ['heartbeatMs', -1],
+      ['heartbeatMs', '5'],
+      ['lastEventId', 5],
+    ]) {
+      const error = { code: 'INVALID_ARGUMENT', message: expect.stringMatching(`^${name}: must be`) };
+      expect(() => createRunStream('s', { [name]: value })).toThrow(expect.objectContaining(error));
+    }
+    expect(() => createRunStream(5)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+    expect(() => createRunResponse('s', 5)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+  });
+});

@@ -1,0 +1,105 @@
+'use client';
+
+import { Chat, useChat } from '@ai-sdk/react';
+import { useRouter } from 'next/navigation';
+import { useCallback, useEffect, useRef, useState } from 'react';
+import type { ChatMessage } from '@/lib/messages';
+import { onOtherTabs, tellOtherTabs } from '@/lib/tabs';
+import { TurnTransport, turnOf } from '@/lib/transport';
+import { Composer } from './composer';
+import { DownIcon } from './icons';
+import { Message } from './message';
+import { useScrollToEnd } from './use-scroll-to-end';
+import styles from './chat-view.module.css';
+
+/** How often what arrives is drawn, in milliseconds. */
+const DRAW_MS = 50;
+
+export function ChatView({ id, title, messages: stored }: { id: string; title: string; messages: ChatMessage[] }) {
+  const router = useRouter();
+  // A Chat of our own: the one that `useChat` makes hides from it that this transport's resumed streams begin anew, and
+  // after a lost connection would show the answer's beginning twice.
+  const [chat] = useState(() => {
+    const refresh = () => router.refresh();
+    const onSent = () => {
+      tellOtherTabs(id);
+      refresh();
+    };
+    return new Chat<ChatMessage>({ id, messages: stored, transport: new TurnTransport(onSent), onFinish: refresh });
+  });
+  const { messages, setMessages, sendMessage, status, error } = useChat({
+    chat,
+    resume: true,
+    experimental_throttle: DRAW_MS,
+  });
+  const isAnswering = status === 'submitted' || status === 'streaming';
+  const [isStopping, setStopping] = useState(false);
+  const { list, end, isAtEnd, scrollToEnd } = useScrollToEnd();
+
+  /** Shows what the server has, and goes on with an answer that is under way. */
+  const synchronize = useCallback(async () => {
+    try {
+      const response = await fetch(`/api/chats/${id}`);
+      if (response.status === 404) return router.push('/');
+      setMessages(await response.json());
+    } catch {
+      return; // The server is not there; what was said about it stays on the screen.
+    }
+    await chat.resumeStream();
+  }, [chat, id, router, setMessages]);
+
+  useEffect(() => onOtherTabs((changed) => void (changed === id && synchronize())), [id, synchronize]);
+
+  /** The agent ends; what it says until then still arrives here, and the end of the stream as well. */
+  const stop = useCallback(async () => {
+    setStopping(true);
+    await fetch(turnOf(id), { method: 'DELETE' }).catch(() => setStopping(false));
+  }, [id]);
+
+  useEffect(() => {
+    if (!isAnswering) return setStopping(false);
+    const onKeyDown = (event: KeyboardEvent) => void (event.key === 'Escape' && !event.isComposing && stop());
+    window.addEventListener('keydown', onKeyDown);
+    return () => window.removeEventListener('keydown', onKeyDown);
+  }, [isAnswering, stop]);
+
+  const last = messages.at(-1);
+  return (
+    <div className={styles.page}>
+      <h1 className="visuallyHidden">{title}</h1>
+      <div ref={list} className={styles.scroller}>
+        <div className={styles.messages} role="log" aria-label="Messages" aria-busy={isAnswering}>
+          {messages.map((message) => (
+            <Message key={message.id} message={message} isGrowing={isAnswering && message === last} />
+          ))}
+          {isAnswering && last?.role === 'user' && <p className={styles.waiting}>Starting the agent…</p>}
+          {error && (
+            <div className={styles.error} role="alert">
+              <span>{error instanceof TypeError ? 'The connection to the server was lost.' : error.message}</span>
+              <button type="button" onClick={synchronize}>
+                Reload the chat
+              </button>
+            </div>
+          )}
+          <div ref={end} />
+        </div>
+      </div>
+      <div className={styles.foot}>
+        {!isAtEnd && (
+          <button type="button" className={styles.toEnd} aria-label="Scroll to the end" onClick={scrollToEnd}>
+            <DownIcon />
+          </button>
+        )}
+        <Composer
+          isBusy={isAnswering}
+          isStopping={isStopping}
+          onStop={isAnswering ? stop : undefined}
+          onSend={(text) => {
+            void sendMessage({ text });
+            scrollToEnd();
+          }}
+        />
+      </div>
+    </div>
+  );
+}
