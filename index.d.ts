@@ -177,6 +177,56 @@ export interface Settings {
   maxStderrBytes: number;
 }
 
+/** Something that went wrong and stopped nothing, as {@link onWarning} tells it. */
+export interface Warning {
+  code: WarningCode;
+  /** A sentence for the server's log. */
+  message: string;
+  /** The session that it is about; absent when it is about none. */
+  sessionId?: string;
+}
+
+/** The `code` of a {@link Warning}. */
+export type WarningCode =
+  /** The agent could not be started; the run's stream says so, too. */
+  | "START_FAILED"
+  /** A line of the agent's output was skipped: {@link Settings.maxLineBytes}. */
+  | "LINE_TOO_LONG"
+  /** An answer or a user's message is not on the disk. Said once, until writing works again. */
+  | "STORE_FAILED";
+
+/** What {@link stats} returns: plain numbers, at the moment of the call. */
+export interface Stats {
+  /** The runs that {@link getActiveRun} would find, by status. */
+  runs: Record<RunStatus, number>;
+  /** In this thread: callbacks that are subscribed, and streams that are neither read to their end nor cancelled. */
+  subscribers: number;
+  /** Events that these runs keep for replay. */
+  events: number;
+  /** The memory that these events take, in bytes. */
+  bufferedBytes: number;
+  /** What became of the agents' output, in lines since the process began. Blank lines do not count. */
+  lines: {
+    /** Read, and meant for the run. */
+    read: number;
+    /** Skipped: not JSON, or `null`. */
+    unreadable: number;
+    /** Skipped: meant for another session. */
+    otherSession: number;
+    /** Skipped: longer than {@link Settings.maxLineBytes}. */
+    tooLong: number;
+  };
+  /** Writes of growing and final answers since the process began. */
+  flushes: {
+    written: number;
+    failed: number;
+    /** The failure that came last, also when later writes succeeded. `at` is in milliseconds since 1970. */
+    lastError: { message: string; sessionId: string; at: number } | null;
+  };
+  /** The process ids of the agents that have not ended, in ascending order. */
+  childPids: number[];
+}
+
 /**
  * The `code` of an error thrown by this package's functions. Loading the package throws an error with the code
  * `UNSUPPORTED_PLATFORM` where there is no binary for the platform.
@@ -189,7 +239,9 @@ export type ErrorCode =
   /** The session already has a run that is running. */
   | "RUN_ALREADY_ACTIVE"
   /** The store could not be read or written; the message has the path and the system's reason. */
-  | "STORE_FAILED";
+  | "STORE_FAILED"
+  /** The system refused the threads in which runs live. */
+  | "NO_THREADS";
 
 /** What the functions of this package throw: an `Error` that carries an {@link ErrorCode}. */
 export interface ActiveRunsError extends Error {
@@ -386,3 +438,21 @@ export function createSession(options?: { title?: string; filePath?: string }): 
  * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
  */
 export function deleteSession(sessionId: string): Promise<boolean>;
+
+/**
+ * What this package is doing, for health checks and metrics. Of the whole process, except where a number says otherwise,
+ * and as the engine sees it: a run that has just ended may be counted as ended before its subscribers hear of it.
+ */
+export function stats(): Stats;
+
+/**
+ * Tells `callback` of warnings, between ticks of the event loop. Without a callback in any thread they are written to
+ * stderr, each with the prefix `[active-runs] `. What agents write to stderr goes there in any case.
+ *
+ * A callback that is given twice is called once, and what it throws is printed. It does not keep the process alive: what
+ * was not delivered when the thread ends is written to stderr.
+ *
+ * @returns A function that takes the callback back.
+ * @throws `INVALID_ARGUMENT`
+ */
+export function onWarning(callback: (warning: Warning) => void): () => void;

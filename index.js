@@ -3,6 +3,7 @@
 const runs = require('./lib/runs.js');
 const { configure } = require('./lib/settings.js');
 const { persistUserMessage } = require('./lib/messages.js');
+const { onWarning, stats } = require('./lib/operation.js');
 const sessions = require('./lib/sessions.js');
 const streams = require('./lib/streams.js');
 
@@ -14,6 +15,8 @@ exports.hasActiveRun = runs.hasActiveRun;
 exports.getActiveRun = runs.getActiveRun;
 exports.persistUserMessage = persistUserMessage;
 exports.configure = configure;
+exports.stats = stats;
+exports.onWarning = onWarning;
 exports.createRunStream = streams.createRunStream;
 exports.createRunResponse = streams.createRunResponse;
 exports.readMessages = sessions.readMessages;

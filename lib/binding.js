@@ -2,16 +2,34 @@
 
 // Finds the native binary: one that was built here, else the platform's package.
 
-const { join } = require('node:path');
-
-const PLATFORMS = [
-  'linux-x64-gnu',
-  'linux-x64-musl',
-  'linux-arm64-gnu',
-  'linux-arm64-musl',
-  'darwin-x64',
-  'darwin-arm64',
-];
+// Each name is written out, so that tools which trace what a program needs (Next.js' standalone
+// output) see it.
+const BINARIES = {
+  'linux-x64-gnu': [
+    () => require('../active-runs.linux-x64-gnu.node'),
+    () => require('active-runs-linux-x64-gnu'),
+  ],
+  'linux-x64-musl': [
+    () => require('../active-runs.linux-x64-musl.node'),
+    () => require('active-runs-linux-x64-musl'),
+  ],
+  'linux-arm64-gnu': [
+    () => require('../active-runs.linux-arm64-gnu.node'),
+    () => require('active-runs-linux-arm64-gnu'),
+  ],
+  'linux-arm64-musl': [
+    () => require('../active-runs.linux-arm64-musl.node'),
+    () => require('active-runs-linux-arm64-musl'),
+  ],
+  'darwin-x64': [
+    () => require('../active-runs.darwin-x64.node'),
+    () => require('active-runs-darwin-x64'),
+  ],
+  'darwin-arm64': [
+    () => require('../active-runs.darwin-arm64.node'),
+    () => require('active-runs-darwin-arm64'),
+  ],
+};
 
 function isMusl() {
   // glibc names its version in the report; musl has none to name. The report would look up the
@@ -29,25 +47,24 @@ function platformName() {
   return `${name}-${isMusl() ? 'musl' : 'gnu'}`;
 }
 
-function isMissing(error, request) {
-  return error?.code === 'MODULE_NOT_FOUND' && error.message.includes(request);
-}
-
 /** The native part. Throws an error with the code `UNSUPPORTED_PLATFORM` when there is none. */
 function load() {
   const platform = platformName();
-  const places = [join(__dirname, '..', `active-runs.${platform}.node`), `active-runs-${platform}`];
-  for (const place of places) {
+  for (const attempt of BINARIES[platform] ?? []) {
     try {
-      return require(place);
+      return attempt();
     } catch (error) {
-      if (!isMissing(error, place)) throw error;
+      // A binary that is there and does not load says itself why.
+      if (error?.code !== 'MODULE_NOT_FOUND') throw error;
     }
   }
+  const what = BINARIES[platform]
+    ? `its package, active-runs-${platform}, was not installed. Install without --omit=optional, on the ` +
+      'platform that it is to run on.'
+    : `there are binaries for ${Object.keys(BINARIES).join(', ')}.`;
   const message =
-    `active-runs has no binary for ${platform}. There are binaries for ${PLATFORMS.join(', ')}. ` +
-    'If yours is among them, its package was not installed: install without --omit=optional. ' +
-    'To build it: with Rust (https://rustup.rs), in a clone of the repository, run `npm run build`.';
+    `active-runs has no binary for ${platform}: ${what} ` +
+    'To build one: with Rust (https://rustup.rs), in a clone of the repository, run `npm run build`.';
   throw Object.assign(new Error(message), { code: 'UNSUPPORTED_PLATFORM' });
 }
 

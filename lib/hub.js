@@ -2,6 +2,7 @@
 
 // What one realm's copies of this package share: the bell that wakes them, and their views of runs.
 
+const { AsyncResource } = require('node:async_hooks');
 const { isMainThread } = require('node:worker_threads');
 const { setImmediate } = require('node:timers');
 const { performance } = require('node:perf_hooks');
@@ -24,6 +25,8 @@ class Hub {
   #bell = new binding.Bell(this.#ring, isMainThread);
   /** Views for which the process is kept alive. */
   #held = new Set();
+  /** Who hears warnings, and in which asynchronous context. */
+  #warningListeners = new Map();
 
   /** Starts a run. Throws when the session's run is running, natively or as seen from here. */
   start(values) {
@@ -44,6 +47,25 @@ class Hub {
     return handle ? this.#show(handle, false) : undefined;
   }
 
+  /** Callbacks that are subscribed, and streams that are open, in this realm. */
+  get subscribers() {
+    let count = 0;
+    for (const view of this.#views.values()) count += view.activeRun.subscribers.size + view.openStreams;
+    return count;
+  }
+
+  /** Tells `callback` of warnings in the place of stderr, until the returned function is called. */
+  onWarning(callback) {
+    if (!this.#warningListeners.has(callback)) {
+      this.#warningListeners.set(callback, new AsyncResource('WarningListener'));
+    }
+    this.#bell.hearWarnings(true);
+    return () => {
+      this.#warningListeners.delete(callback);
+      if (this.#warningListeners.size === 0) this.#bell.hearWarnings(false);
+    };
+  }
+
   #show(handle, isOwn) {
     const view = new RunView(handle, isOwn, (needed) => this.#hold(view, needed));
     this.#views.set(view.sessionId, view);
@@ -59,11 +81,28 @@ class Hub {
   }
 
   #onBell() {
-    for (const id of this.#bell.take()) {
+    // Taken first, which answers the ring: whatever comes after that rings again.
+    const ids = this.#bell.take();
+    if (this.#warningListeners.size > 0) this.#deliverWarnings();
+    for (const id of ids) {
       const view = this.#byRun.get(id) ?? this.#adopt(id);
       if (view) this.#pending.add(view);
     }
     if (!this.#isScheduled) this.#deliver();
+  }
+
+  #deliverWarnings() {
+    for (const warning of this.#bell.takeWarnings()) {
+      for (const [callback, context] of this.#warningListeners) {
+        try {
+          // An object of this realm for each listener.
+          context.runInAsyncScope(callback, undefined, { ...warning });
+        } catch (error) {
+          // It must not keep the others from the warning, nor the runs from their news.
+          console.error(`[active-runs] ${warning.message}; the callback of onWarning threw`, error);
+        }
+      }
+    }
   }
 
   /** A run whose thread has ended: this copy keeps the process alive for it now. */

@@ -20,50 +20,58 @@ const OVER = 2;
 /** Events in a batch: an event that is kept may keep its batch's text, so batches are small. */
 const BATCH = 256;
 
+// Of the delivery under way; there is one at a time in a realm.
 const liveCodes = new Uint32Array(FIRST_CODE + BATCH);
 
 /** Turns batches into events. Knows the parts that are open where it stands. */
 class EventReader {
-  constructor(handle) {
-    this.handle = handle;
+  #handle;
+  #codes;
+  #text = '';
+  /** Of the next event in the batch: its place in `#codes`, and where its text begins. */
+  #at = FIRST_CODE;
+  #start = 0;
+  #textId;
+  #reasoningId;
+
+  constructor(handle, codes) {
+    this.#handle = handle;
+    this.#codes = codes;
     this.reset();
   }
 
   /** The handle was moved: other parts are open. */
   reset() {
-    this.textId = this.handle.textId;
-    this.reasoningId = this.handle.reasoningId;
+    this.#textId = this.#handle.textId;
+    this.#reasoningId = this.#handle.reasoningId;
   }
 
-  /** Hands the next events (`limit` at most) to `onEvent`; returns what comes after them. */
-  read(codes, limit, onEvent) {
-    const text = this.handle.pull(codes, limit);
-    const end = FIRST_CODE + codes[COUNT];
-    const state = codes[STATE];
-    let start = 0;
-    for (let index = FIRST_CODE; index < end; index++) {
-      const code = codes[index];
-      const stop = start + (code >>> 3);
-      onEvent(this.#event(code & 7, text, start, stop));
-      start = stop;
-    }
-    return state;
+  /** Gets the next events, `limit` at most; then `codes` has their number and what comes after them. */
+  pull(limit) {
+    this.#text = this.#handle.pull(this.#codes, limit);
+    this.#at = FIRST_CODE;
+    this.#start = 0;
   }
 
-  #event(kind, text, start, stop) {
-    switch (kind) {
+  /** The next of the events that were pulled. Called once for each: it counts nothing. */
+  next() {
+    const code = this.#codes[this.#at++];
+    const start = this.#start;
+    const stop = start + (code >>> 3);
+    this.#start = stop;
+    switch (code & 7) {
       case TEXT_DELTA:
-        return { type: 'text-delta', id: this.textId, delta: text.slice(start, stop) };
+        return { type: 'text-delta', id: this.#textId, delta: this.#text.slice(start, stop) };
       case REASONING_DELTA:
-        return { type: 'reasoning-delta', id: this.reasoningId, delta: text.slice(start, stop) };
+        return { type: 'reasoning-delta', id: this.#reasoningId, delta: this.#text.slice(start, stop) };
       case TEXT_END:
-        return { type: 'text-end', id: this.textId };
+        return { type: 'text-end', id: this.#textId };
       case REASONING_END:
-        return { type: 'reasoning-end', id: this.reasoningId };
+        return { type: 'reasoning-end', id: this.#reasoningId };
       default: {
-        const event = JSON.parse(text.slice(start, stop));
-        if (event.type === 'text-start') this.textId = event.id;
-        else if (event.type === 'reasoning-start') this.reasoningId = event.id;
+        const event = JSON.parse(this.#text.slice(start, stop));
+        if (event.type === 'text-start') this.#textId = event.id;
+        else if (event.type === 'reasoning-start') this.#reasoningId = event.id;
         return event;
       }
     }
@@ -77,12 +85,19 @@ class Subscription extends AsyncResource {
     this.callback = callback;
     /** The first event that it has not been given in replay. */
     this.from = from;
+    this.hasLeft = false;
   }
 }
 
 /** The subscribers of a run, in the order in which they came; each callback once. */
 class Subscribers {
   #byCallback = new Map();
+  /**
+   * The subscriptions in their order, because an array is read three times as fast as a map. Those
+   * that have left stay until they are half of it, so that leaving takes no search.
+   */
+  #inOrder = [];
+  #isNotifying = false;
   #changed;
 
   constructor(changed) {
@@ -93,37 +108,60 @@ class Subscribers {
     return this.#byCallback.size;
   }
 
+  /** The subscription, if there is just one. */
+  get only() {
+    return this.#inOrder.length === 1 && !this.#inOrder[0].hasLeft ? this.#inOrder[0] : null;
+  }
+
   has(callback) {
     return this.#byCallback.has(callback);
   }
 
   add(callback, from) {
     if (this.#byCallback.has(callback)) return;
-    this.#byCallback.set(callback, new Subscription(callback, from));
+    const subscription = new Subscription(callback, from);
+    this.#byCallback.set(callback, subscription);
+    this.#inOrder.push(subscription);
     this.#changed();
   }
 
   delete(callback) {
-    const isDeleted = this.#byCallback.delete(callback);
-    if (isDeleted) this.#changed();
-    return isDeleted;
+    const subscription = this.#byCallback.get(callback);
+    if (!subscription) return false;
+    this.#byCallback.delete(callback);
+    subscription.hasLeft = true;
+    this.#tidy();
+    this.#changed();
+    return true;
   }
 
   clear() {
+    for (const subscription of this.#byCallback.values()) subscription.hasLeft = true;
     this.#byCallback.clear();
+    this.#tidy();
     this.#changed();
   }
 
-  /** Those that are added meanwhile are given the event too. */
-  notify(event, number) {
-    for (const subscription of this.#byCallback.values()) {
-      if (number < subscription.from) continue;
+  /** Those that are added meanwhile are given the event too. `told` has had it. */
+  notify(event, number, told = null) {
+    const inOrder = this.#inOrder;
+    this.#isNotifying = true;
+    for (let index = 0; index < inOrder.length; index++) {
+      const subscription = inOrder[index];
+      if (subscription.hasLeft || number < subscription.from || subscription === told) continue;
       try {
         subscription.runInAsyncScope(subscription.callback, undefined, event);
       } catch {
         // A subscriber's error is its own: it must not keep the others from their events.
       }
     }
+    this.#isNotifying = false;
+    this.#tidy();
+  }
+
+  #tidy() {
+    if (this.#isNotifying || this.#inOrder.length < 2 * this.#byCallback.size) return;
+    if (this.#inOrder.length > this.#byCallback.size) this.#inOrder = [...this.#byCallback.values()];
   }
 
   forEach(callback, thisArgument) {
@@ -157,6 +195,8 @@ class RunView {
   #isOwn;
   #onHoldChange;
   #isHeld = false;
+  /** Streams that were made and neither read to their end nor cancelled. */
+  openStreams = 0;
   /** As seen from here; `activeRun.status` tells it to others, who may write to it. */
   isRunning = true;
   /** Called when there is news: by streams that wait for bytes. */
@@ -165,7 +205,7 @@ class RunView {
   constructor(handle, isOwn, onHoldChange) {
     this.id = handle.id;
     this.#handle = handle;
-    this.#reader = new EventReader(handle);
+    this.#reader = new EventReader(handle, liveCodes);
     this.#seen = handle.next;
     this.#isOwn = isOwn;
     this.#onHoldChange = onHoldChange;
@@ -243,11 +283,41 @@ class RunView {
 
   #deliverBatch() {
     const { subscribers } = this.activeRun;
-    return this.#reader.read(liveCodes, BATCH, (event) => {
-      const number = this.#seen++;
+    this.#reader.pull(BATCH);
+    const state = liveCodes[STATE];
+    for (let left = liveCodes[COUNT]; left > 0; ) {
+      const { only } = subscribers;
+      if (only !== null) {
+        left = only.runInAsyncScope(this.#tellOnly, this, only, left);
+      } else {
+        const event = this.#reader.next();
+        this.#buffer?.push(event);
+        subscribers.notify(event, this.#seen++);
+        left--;
+      }
+    }
+    return state;
+  }
+
+  /** Tells the only subscriber, in its context, for as long as it is. Returns how many events are left. */
+  #tellOnly(only, left) {
+    const { subscribers } = this.activeRun;
+    const { callback, from } = only;
+    while (left > 0 && subscribers.only === only) {
+      const event = this.#reader.next();
       this.#buffer?.push(event);
-      subscribers.notify(event, number);
-    });
+      left--;
+      const number = this.#seen++;
+      if (number < from) continue;
+      try {
+        callback(event);
+      } catch {
+        // As in `notify`.
+      }
+      // Whoever was added by it joins at this event.
+      if (subscribers.only !== only) subscribers.notify(event, number, only);
+    }
+    return left;
   }
 
   #skip() {
@@ -294,11 +364,12 @@ class RunView {
       for (let index = 0; index < this.#seen; index++) onEvent(this.#buffer[index]);
       return;
     }
-    const reader = new EventReader(this.#handle.replay());
     // Of its own, because a callback may begin another replay.
     const codes = new Uint32Array(FIRST_CODE + BATCH);
+    const reader = new EventReader(this.#handle.replay(), codes);
     for (let left = this.#seen; left > 0; left -= codes[COUNT]) {
-      reader.read(codes, Math.min(left, BATCH), onEvent);
+      reader.pull(Math.min(left, BATCH));
+      for (let index = 0; index < codes[COUNT]; index++) onEvent(reader.next());
     }
   }
 }

@@ -47,9 +47,14 @@ function open(view, { replay, protocol, heartbeatMs, lastEventId }) {
       // Enqueues or closes, if there is something to enqueue or nothing will follow.
       const advance = () => {
         const bytes = frames.pull();
-        if (bytes !== null) controller.enqueue(bytes);
-        else if (frames.isOver) controller.close();
-        else return false;
+        if (bytes !== null) {
+          controller.enqueue(bytes);
+        } else if (frames.isOver) {
+          view.openStreams -= 1;
+          controller.close();
+        } else {
+          return false;
+        }
         return true;
       };
       if (advance()) return undefined;
@@ -70,8 +75,12 @@ function open(view, { replay, protocol, heartbeatMs, lastEventId }) {
         }
       });
     },
-    cancel: stopWaiting,
+    cancel() {
+      view.openStreams -= 1;
+      stopWaiting();
+    },
   };
+  view.openStreams += 1;
   // Nothing is pulled before somebody reads: a reader that stops costs its cursor.
   return { stream: new ReadableStream(source, { highWaterMark: 0 }), isResumed };
 }

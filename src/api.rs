@@ -8,8 +8,9 @@
 use crate::{
     agent::{Agent, Launch},
     batch::{Batch, Text},
-    clock, diagnostics,
-    dispatch::{Doorbell, ring_main_thread},
+    clock,
+    diagnostics::{self, Warning},
+    dispatch::{Doorbell, end_warnings, ring_main_thread},
     error::Error,
     event_log::Cursor,
     frames::{EventId, Protocol},
@@ -18,6 +19,7 @@ use crate::{
     session_id::SessionId,
     settings::{self, Settings},
     sse::{FrameReader, From},
+    stats,
     store::Store,
 };
 use napi::bindgen_prelude::{
@@ -147,6 +149,17 @@ pub struct StartValues {
     pub default_store_dir: String,
 }
 
+/// Something that went wrong and stopped nothing.
+#[napi(object, object_from_js = false)]
+pub struct WarningValues {
+    /// Its kind.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// The session that it is about.
+    pub session_id: Option<String>,
+}
+
 /// One copy of the JavaScript, to be woken when its runs have news.
 #[napi]
 pub struct Bell {
@@ -172,6 +185,24 @@ impl Bell {
     pub fn take(&self, env: Env) -> Vec<u32> {
         watch_signals(&env);
         self.doorbell.take()
+    }
+
+    /// Has warnings kept for [`Bell::take_warnings`], or no longer.
+    #[napi]
+    pub fn hear_warnings(&self, hear: bool) {
+        self.doorbell.hear_warnings(hear);
+    }
+
+    /// The warnings since the last call.
+    #[napi]
+    pub fn take_warnings(&self) -> Vec<WarningValues> {
+        let warnings = self.doorbell.take_warnings().into_iter();
+        let values = warnings.map(|Warning { code, message, session }| WarningValues {
+            code: code.to_owned(),
+            message,
+            session_id: session.map(|session| session.as_str().to_owned()),
+        });
+        values.collect()
     }
 
     /// Keeps the process alive, or no longer.
@@ -474,11 +505,83 @@ pub fn persist_user_message(
     if is_new {
         crate::runtime::runtime()?.spawn_blocking(move || {
             if let Err(error) = store.sync(&session) {
-                diagnostics::warn(&error.to_string());
+                diagnostics::warn(&Warning {
+                    code: error.code(),
+                    message: error.to_string(),
+                    session: Some(session),
+                });
             }
         });
     }
     Ok(is_new)
+}
+
+/// The numbers of [`stats::stats`].
+#[napi(object, object_from_js = false)]
+pub struct StatsValues {
+    /// Runs.
+    pub running: u32,
+    /// Runs.
+    pub completed: u32,
+    /// Runs.
+    pub failed: u32,
+    /// In the logs of these runs.
+    pub events: f64,
+    /// Bytes.
+    pub buffered_bytes: f64,
+    /// Lines.
+    pub read: f64,
+    /// Lines.
+    pub unreadable: f64,
+    /// Lines.
+    pub other_session: f64,
+    /// Lines.
+    pub too_long: f64,
+    /// Flushes.
+    pub written: f64,
+    /// Flushes.
+    pub not_written: f64,
+    /// Why the last of these was not.
+    pub last_error: Option<FlushErrorValues>,
+    /// Of agents.
+    pub pids: Vec<i32>,
+}
+
+/// A flush that failed.
+#[napi(object, object_from_js = false)]
+pub struct FlushErrorValues {
+    /// For people.
+    pub message: String,
+    /// Whose answer it was.
+    pub session_id: String,
+    /// Milliseconds since 1970.
+    pub at: f64,
+}
+
+/// What the engine is doing.
+#[napi]
+pub fn stats() -> StatsValues {
+    let stats = stats::stats();
+    let last_error = stats.flushes.last_failure.map(|failure| FlushErrorValues {
+        message: failure.message,
+        session_id: failure.session.as_str().to_owned(),
+        at: failure.at as f64,
+    });
+    StatsValues {
+        running: stats.running as u32,
+        completed: stats.completed as u32,
+        failed: stats.failed as u32,
+        events: stats.events as f64,
+        buffered_bytes: stats.bytes as f64,
+        read: stats.lines.read as f64,
+        unreadable: stats.lines.unreadable as f64,
+        other_session: stats.lines.other_session as f64,
+        too_long: stats.lines.too_long as f64,
+        written: stats.flushes.written as f64,
+        not_written: stats.flushes.failed as f64,
+        last_error,
+        pids: stats.pids,
+    }
 }
 
 /// What a call to the store has come to: a value, or an error to be thrown.
@@ -638,6 +741,7 @@ fn watch_process_end(env: &Env) -> napi::Result<()> {
         env.run_script(include_str!("process_end.js"))?;
     let end_runs = env.create_function_from_closure::<(), (), _>("endRuns", |_| {
         registry::end_all();
+        end_warnings();
         diagnostics::flush(FLUSH_AT_END);
         Ok(())
     })?;

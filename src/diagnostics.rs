@@ -1,12 +1,16 @@
 //! What the server's operator should see: warnings, and what agents write to stderr.
 //!
-//! One thread writes it to the process' stderr, so that a terminal or pipe that is slow to take it
+//! Warnings go to whoever listens for them, else to the process' stderr. One thread writes there, so that a terminal or pipe that is slow to take it
 //! holds up neither JavaScript nor the engine. It is started by the first line that needs it.
 
-use once_cell::sync::Lazy;
+use crate::session_id::SessionId;
+use once_cell::sync::OnceCell;
 use std::{
     io::{self, Write},
-    sync::mpsc::{SyncSender, sync_channel},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        mpsc::{SyncSender, sync_channel},
+    },
     thread,
     time::Duration,
 };
@@ -20,33 +24,78 @@ enum Item {
     Flush(SyncSender<()>),
 }
 
-static WRITER: Lazy<Option<Sender<Item>>> = Lazy::new(|| {
-    let (sender, mut receiver) = channel(QUEUE);
-    let writer = move || {
-        while let Some(item) = receiver.blocking_recv() {
-            match item {
-                Item::Text(text) => write_out(&text),
-                // A caller that stopped waiting does not mind.
-                Item::Flush(done) => drop(done.try_send(())),
-            }
-        }
-    };
-    thread::Builder::new().name("active-runs-log".into()).spawn(writer).ok()?;
-    Some(sender)
-});
+static WRITER: OnceCell<Sender<Item>> = OnceCell::new();
 
-/// Says what went wrong, once, in a line of its own. Never waits: behind a stuck terminal, the line
-/// is dropped.
-pub fn warn(message: &str) {
-    if let Some(writer) = &*WRITER {
-        drop(writer.try_send(Item::Text(prefixed("[active-runs] ", message))));
+/// None while the system refuses the thread; the next line tries again.
+fn writer() -> Option<&'static Sender<Item>> {
+    let start = || {
+        let (sender, mut receiver) = channel(QUEUE);
+        let writer = move || {
+            while let Some(item) = receiver.blocking_recv() {
+                match item {
+                    Item::Text(text) => write_out(&text),
+                    // A caller that stopped waiting does not mind.
+                    Item::Flush(done) => drop(done.try_send(())),
+                }
+            }
+        };
+        thread::Builder::new().name("active-runs-log".into()).spawn(writer)?;
+        Ok::<_, io::Error>(sender)
+    };
+    WRITER.get_or_try_init(start).ok()
+}
+
+/// Something that went wrong and stopped nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// A stable word for its kind.
+    pub code: &'static str,
+    /// A sentence for people, without line ends.
+    pub message: String,
+    /// The session that it is about.
+    pub session: Option<SessionId>,
+}
+
+/// Who wants to be told of warnings. Called from any thread, without a lock held; must not block.
+pub trait WarningListener: Send + Sync {
+    /// Takes the warning. False when it cannot.
+    fn warned(&self, warning: &Warning) -> bool;
+}
+
+static LISTENERS: Mutex<Vec<Weak<dyn WarningListener>>> = Mutex::new(Vec::new());
+
+/// Adds a listener, which is asked for as long as it exists.
+pub fn listen(listener: &Arc<dyn WarningListener>) {
+    let listener = Arc::downgrade(listener);
+    let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+    listeners.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&listener));
+    listeners.push(listener);
+}
+
+/// Says what went wrong, once: to all listeners, or on stderr where none takes it.
+pub fn warn(warning: &Warning) {
+    let listeners: Vec<_> = {
+        let listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().filter_map(Weak::upgrade).collect()
+    };
+    let taken = listeners.iter().filter(|listener| listener.warned(warning)).count();
+    if taken == 0 {
+        print(warning);
+    }
+}
+
+/// Writes the warning to stderr, in a line of its own. Never waits: behind a stuck terminal, the
+/// line is dropped.
+pub fn print(warning: &Warning) {
+    if let Some(writer) = writer() {
+        drop(writer.try_send(Item::Text(prefixed("[active-runs] ", &warning.message))));
     }
 }
 
 /// Passes on lines that an agent wrote to stderr. Waits while the server's own stderr is stuck, which in
 /// turn holds up the agent's stderr and nothing else.
 pub async fn agent_stderr(text: &str) {
-    if let Some(writer) = &*WRITER {
+    if let Some(writer) = writer() {
         // The writer thread never ends, so neither does its channel.
         drop(writer.send(Item::Text(prefixed("[active-runs stderr] ", text))).await);
     }
@@ -54,7 +103,7 @@ pub async fn agent_stderr(text: &str) {
 
 /// Waits until all that was said is written, but no longer than `patience`.
 pub fn flush(patience: Duration) {
-    let Some(writer) = Lazy::get(&WRITER).and_then(Option::as_ref) else { return };
+    let Some(writer) = WRITER.get() else { return };
     let (done, written) = sync_channel(1);
     if writer.try_send(Item::Flush(done)).is_ok() {
         let _ = written.recv_timeout(patience);

@@ -7,6 +7,7 @@
 //! hot-reloaded copy must stay collectable) and to hold the event loop only while a run is running.
 
 use crate::{
+    diagnostics::{self, Warning, WarningListener},
     registry,
     run::{Run, Watcher},
 };
@@ -35,7 +36,12 @@ struct State {
     owned: Vec<u32>,
     /// Whether it keeps the event loop, and its own callback, alive.
     is_held: bool,
+    /// Warnings to be fetched; none while nobody there wants them.
+    warnings: Option<Vec<Warning>>,
 }
+
+/// Warnings that may wait for a JavaScript thread that is busy; more go to stderr.
+const MOST_WARNINGS: usize = 1_000;
 
 struct ThreadsafeFunction {
     raw: sys::napi_threadsafe_function,
@@ -69,6 +75,7 @@ impl Doorbell {
             is_rung: false,
             owned: Vec::new(),
             is_held: false,
+            warnings: None,
         };
         let bell = Arc::new(Self { state: Mutex::new(state), is_main_thread });
         let context = Weak::into_raw(Arc::downgrade(&bell));
@@ -117,6 +124,26 @@ impl Doorbell {
         std::mem::take(&mut state.ready)
     }
 
+    /// Has warnings kept for this copy, or no longer. Those that it has not fetched then go to
+    /// stderr.
+    pub fn hear_warnings(self: &Arc<Self>, hear: bool) {
+        let mut state = self.lock();
+        if hear && state.warnings.is_none() {
+            state.warnings = Some(Vec::new());
+            drop(state);
+            diagnostics::listen(&(Arc::clone(self) as _));
+        } else if !hear {
+            let unheard = state.warnings.take();
+            drop(state);
+            unheard.into_iter().flatten().for_each(|warning| diagnostics::print(&warning));
+        }
+    }
+
+    /// Takes the warnings that have come for this copy.
+    pub fn take_warnings(&self) -> Vec<Warning> {
+        self.lock().warnings.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// This copy started the run: should its thread end first, another one takes it over.
     pub fn own(&self, run: u32) {
         let mut state = self.lock();
@@ -147,7 +174,7 @@ impl Doorbell {
         }
     }
 
-    /// There is something for this copy that is no run's news (the main thread's signals).
+    /// There is something for this copy that is no run's news (a warning, the main thread's signals).
     pub fn ring(&self) {
         self.ring_for(None);
     }
@@ -173,7 +200,9 @@ impl Doorbell {
         state.ready.clear();
         let owned = std::mem::take(&mut state.owned);
         let function = state.function.take();
+        let unheard = state.warnings.take();
         drop(state);
+        unheard.into_iter().flatten().for_each(|warning| diagnostics::print(&warning));
         if let Some(ThreadsafeFunction { raw, callback, env }) = function {
             // SAFETY: on the thread of `env`; nobody can use either any more. The hook's argument
             // is the address of the bell, as given to `Weak::into_raw`.
@@ -200,6 +229,26 @@ impl Doorbell {
 impl Watcher for Doorbell {
     fn wake(&self, run: &Run) {
         self.ring_for(Some(run.id));
+    }
+}
+
+impl WarningListener for Doorbell {
+    fn warned(&self, warning: &Warning) -> bool {
+        let mut state = self.lock();
+        match &mut state.warnings {
+            Some(warnings) if warnings.len() < MOST_WARNINGS => warnings.push(warning.clone()),
+            _ => return false,
+        }
+        drop(state);
+        self.ring();
+        true
+    }
+}
+
+/// The process ends: warnings that JavaScript has not fetched go to stderr, and so do later ones.
+pub fn end_warnings() {
+    for bell in open_bells() {
+        bell.hear_warnings(false);
     }
 }
 

@@ -38,8 +38,7 @@ impl Error {
     }
 
     /// The threads of the engine could not be started.
-    pub fn no_runtime(cause: &io::Error) -> Self {
-        let cause = cause.raw_os_error().map_or(cause.kind().into(), io::Error::from_raw_os_error);
+    pub fn no_runtime(cause: io::Error) -> Self {
         Self(Box::new(Kind::NoRuntime { cause }))
     }
 

@@ -20,4 +20,5 @@ pub mod runtime;
 pub mod session_id;
 pub mod settings;
 pub mod sse;
+pub mod stats;
 pub mod store;

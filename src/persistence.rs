@@ -5,19 +5,22 @@
 //! not overlap, and says once when they fail.
 
 use crate::{
-    clock, diagnostics,
+    clock,
+    diagnostics::{self, Warning},
     error::Result,
     message::Message,
     session_id::SessionId,
     store::{LiveMessage, Store},
 };
 use std::{
-    sync::{Arc, OnceLock},
+    io,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{
+    sync::Semaphore,
     task::{JoinError, JoinHandle, spawn_blocking},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// A flush that takes long makes the next one wait this many times as long, so that writing never
@@ -26,6 +29,29 @@ const REST_FACTOR: u32 = 4;
 
 /// When, after its end, a run looks whether its message is still there: parts of the grace period.
 const LOOKS: [f64; 4] = [1.0 / 30.0, 1.0 / 8.0, 1.0 / 2.0, 1.0];
+
+/// After the grace period, a message that could not be written is tried again after the first pause,
+/// then after twice as long each time, up to the longest, until this much time is over.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
+
+/// Bytes that all messages may have together that wait for a better time.
+static UNSAVED: Semaphore = Semaphore::const_new(64 << 20);
+
+/// Counts what is written to it.
+struct Size(usize);
+
+impl io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// The writing of one run's answer.
 pub struct Persistence {
@@ -39,8 +65,38 @@ pub struct Persistence {
     in_flight: Option<(Instant, JoinHandle<Result<()>>)>,
     /// The last write failed, and that was said.
     has_failed: bool,
-    /// Says to other writers that the message's `_streaming` mark is true. Set by the first flush.
-    live: Arc<OnceLock<LiveMessage>>,
+    /// Says to other writers that the message's id is taken and its `_streaming` mark true.
+    _claim: Option<LiveMessage>,
+}
+
+/// What became of the writes of answers in this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlushCounts {
+    /// That succeeded.
+    pub written: u64,
+    /// That did not.
+    pub failed: u64,
+    /// The failure that came last.
+    pub last_failure: Option<FlushFailure>,
+}
+
+/// A write that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlushFailure {
+    /// Whose answer it was.
+    pub session: SessionId,
+    /// Why.
+    pub message: String,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+}
+
+static FLUSHES: Mutex<FlushCounts> =
+    Mutex::new(FlushCounts { written: 0, failed: 0, last_failure: None });
+
+/// The writes so far.
+pub fn flushes() -> FlushCounts {
+    FLUSHES.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// What [`Persistence::wait`] waited for.
@@ -53,8 +109,13 @@ pub enum Step {
 }
 
 impl Persistence {
-    /// Nothing is written before something changed.
-    pub fn new(store: Arc<Store>, session: SessionId, interval: Duration) -> Self {
+    /// Nothing is written before something changed. `claim` is on the message.
+    pub fn new(
+        store: Arc<Store>,
+        session: SessionId,
+        claim: Option<LiveMessage>,
+        interval: Duration,
+    ) -> Self {
         Self {
             store,
             session,
@@ -63,7 +124,7 @@ impl Persistence {
             next: Instant::now(),
             in_flight: None,
             has_failed: false,
-            live: Arc::default(),
+            _claim: claim,
         }
     }
 
@@ -94,11 +155,7 @@ impl Persistence {
     pub fn start(&mut self, message: Message) {
         self.is_dirty = false;
         let (store, session) = (Arc::clone(&self.store), self.session.clone());
-        let live = Arc::clone(&self.live);
-        let flush = spawn_blocking(move || {
-            live.get_or_init(|| store.mark_live(&session, message.id()));
-            put(&store, &session, &message, true)
-        });
+        let flush = spawn_blocking(move || put(&store, &session, &message, true));
         self.in_flight = Some((Instant::now(), flush));
     }
 
@@ -111,13 +168,12 @@ impl Persistence {
         if !message.is_empty() {
             self.put_final(message).await;
         }
-        self.live = Arc::default();
     }
 
     /// Looks after the message for the grace period: puts it back when a writer that had read the
     /// file before the last flush wrote it without the message, and writes it when it could not be
     /// written before.
-    pub async fn look_after(&mut self, message: Message, grace: Duration) {
+    pub async fn look_after(&mut self, message: &Message, grace: Duration) {
         let ended = Instant::now();
         for part in LOOKS {
             sleep_until(ended + grace.mul_f64(part)).await;
@@ -133,6 +189,33 @@ impl Persistence {
         }
     }
 
+    /// Goes on trying to write a message that could not be written, when its run is no longer looked
+    /// at: a disk that is full stays so for longer than a grace period.
+    pub async fn keep_trying(mut self, message: Message) {
+        let until = Instant::now() + GIVE_UP;
+        let mut size = Size(0);
+        if !self.has_failed || message.write_line(&mut size, "", false).is_err() {
+            return;
+        }
+        let size = u32::try_from(size.0).unwrap_or(u32::MAX);
+        if let Ok(_memory) = UNSAVED.try_acquire_many(size) {
+            let mut pause = FIRST_PAUSE;
+            while self.has_failed && Instant::now() < until {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                self.put_final(message.clone()).await;
+            }
+        }
+        if self.has_failed {
+            let session = &self.session;
+            diagnostics::warn(&Warning {
+                code: "ANSWER_LOST",
+                message: format!("The answer of session {session} is lost"),
+                session: Some(session.clone()),
+            });
+        }
+    }
+
     async fn put_final(&mut self, message: Message) {
         let (store, session) = (Arc::clone(&self.store), self.session.clone());
         let outcome = spawn_blocking(move || put(&store, &session, &message, false)).await;
@@ -143,16 +226,27 @@ impl Persistence {
         let failure = match outcome {
             Ok(Ok(())) => {
                 self.has_failed = false;
+                FLUSHES.lock().unwrap_or_else(PoisonError::into_inner).written += 1;
                 return;
             }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
+        {
+            let mut flushes = FLUSHES.lock().unwrap_or_else(PoisonError::into_inner);
+            flushes.failed += 1;
+            let (session, message) = (self.session.clone(), failure.clone());
+            flushes.last_failure = Some(FlushFailure { session, message, at: clock::now_ms() });
+        }
         // What is still to be written is written with the next flush.
         self.is_dirty = true;
         if !std::mem::replace(&mut self.has_failed, true) {
             let session = &self.session;
-            diagnostics::warn(&format!("The answer of session {session} is not saved: {failure}"));
+            diagnostics::warn(&Warning {
+                code: "STORE_FAILED",
+                message: format!("The answer of session {session} is not saved: {failure}"),
+                session: Some(session.clone()),
+            });
         }
     }
 }
@@ -160,7 +254,6 @@ impl Persistence {
 fn put(store: &Store, session: &SessionId, message: &Message, is_streaming: bool) -> Result<()> {
     let now = clock::now_ms();
     let timestamp = clock::iso(now);
-    let mut write =
-        |out: &mut dyn std::io::Write| message.write_line(out, &timestamp, is_streaming);
+    let mut write = |out: &mut dyn io::Write| message.write_line(out, &timestamp, is_streaming);
     store.put_message(session, message.id(), &mut write, !is_streaming, now)
 }

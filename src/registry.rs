@@ -7,11 +7,11 @@ use crate::{
     agent::Launch,
     clock,
     error::{Error, Result},
-    run::{Run, drive},
+    run::{LineCounts, Run, drive, message_id},
     runtime::runtime,
     session_id::SessionId,
     settings::Settings,
-    store::Store,
+    store::{LiveMessage, Store},
 };
 use once_cell::sync::Lazy;
 use std::{
@@ -27,11 +27,15 @@ struct Runs {
     /// Those that are running, by id; also one whose session has another by now.
     running: HashMap<u32, Arc<Run>>,
     last_id: u32,
+    /// Lines of the runs that are no longer among these.
+    departed: LineCounts,
 }
 
 static RUNS: Lazy<Mutex<Runs>> = Lazy::new(Mutex::default);
 static ONE_LESS: Condvar = Condvar::new();
 
+/// Moments to try for a run that other servers started, too.
+const CLAIMS: u64 = 64;
 /// After SIGKILL, how long ending waits for the last flushes.
 const LAST_FLUSHES: Duration = Duration::from_secs(3);
 /// After SIGTERM, how long ending waits for agents to end by themselves.
@@ -51,36 +55,58 @@ pub fn start(
     on_over: impl FnOnce() + Send + 'static,
 ) -> Result<Arc<Run>> {
     let runtime = runtime()?;
+    let not_before = match lock().by_session.get(&session) {
+        Some(run) if run.is_running() => return Err(Error::already_running()),
+        // Message ids are made of this number: two runs of a session must not share one.
+        before => before.map_or(0, |run| run.started_at + 1),
+    };
+    let store = Store::at(store_dir);
+    let (started_at, claim) = claim(&store, &session, clock::now_ms().max(not_before));
     let (run, replaced) = {
         let mut runs = lock();
         let before = runs.by_session.get(&session);
         if before.is_some_and(|run| run.is_running()) {
             return Err(Error::already_running());
         }
-        // Message ids are made of this number: two runs of a session must not share one.
-        let not_before = before.map_or(0, |run| run.started_at + 1);
-        let started_at = clock::now_ms().max(not_before);
         runs.last_id += 1;
         let run = Arc::new(Run::new(runs.last_id, session.clone(), started_at, settings));
         runs.running.insert(run.id, Arc::clone(&run));
         let replaced = runs.by_session.insert(session, Arc::clone(&run));
+        if let Some(replaced) = &replaced {
+            runs.departed += replaced.lines();
+        }
         (run, replaced)
     };
     if let Some(replaced) = replaced {
         replaced.leave();
     }
     let (driven, over) = (Arc::clone(&run), Arc::clone(&run));
-    let store = Store::at(store_dir);
     runtime.spawn(async move {
         let ended = move || {
             lock().running.remove(&over.id);
             ONE_LESS.notify_all();
             on_over();
         };
-        drive(Arc::clone(&driven), launch, store, ended).await;
-        remove(&driven);
+        let forgotten = {
+            let driven = Arc::clone(&driven);
+            move || remove(&driven)
+        };
+        drive(driven, launch, store, claim, ended, forgotten).await;
     });
     Ok(run)
+}
+
+/// Claims the message of a run of `session`: the one of `started_at`, or of a moment later when a run
+/// of another server has the same start.
+fn claim(store: &Arc<Store>, session: &SessionId, started_at: u64) -> (u64, Option<LiveMessage>) {
+    // Servers that are refused at the same moment go on to different ones.
+    let step = 1 + u64::from(std::process::id() % 8);
+    let starts = (0..CLAIMS).map(|claim| started_at + claim * step);
+    let mut claims = starts.map(|start| {
+        let claim = store.claim_message(session, &message_id(session, start));
+        (start, claim)
+    });
+    claims.find(|(_, claim)| claim.is_some()).unwrap_or((started_at, None))
 }
 
 /// The session's run, running or over, until its grace period ends.
@@ -93,9 +119,10 @@ pub fn find_running(id: u32) -> Option<Arc<Run>> {
     lock().running.get(&id).cloned()
 }
 
-/// All runs that can be found.
-pub fn all() -> Vec<Arc<Run>> {
-    lock().by_session.values().cloned().collect()
+/// All runs that can be found, and what became of the lines of those that no longer can.
+pub fn all() -> (Vec<Arc<Run>>, LineCounts) {
+    let runs = lock();
+    (runs.by_session.values().cloned().collect(), runs.departed)
 }
 
 /// How many runs are running.
@@ -138,6 +165,7 @@ fn remove(run: &Arc<Run>) {
     let mut runs = lock();
     if runs.by_session.get(&run.session).is_some_and(|found| Arc::ptr_eq(found, run)) {
         runs.by_session.remove(&run.session);
+        runs.departed += run.lines();
         drop(runs);
         run.leave();
     }

@@ -12,7 +12,8 @@
 
 use crate::{
     agent::{self, ExitStatus, Launch, Process, Spawned, StderrTail},
-    clock, diagnostics,
+    clock,
+    diagnostics::{self, Warning},
     event_log::{EventLog, NewEntries},
     frames::{FrameLog, Protocol},
     lines::{Line, LineSplitter},
@@ -21,11 +22,12 @@ use crate::{
     protocol::{EventSink, LineKind, Translator, UiEvent},
     session_id::SessionId,
     settings::Settings,
-    store::Store,
+    store::{LiveMessage, Store},
 };
 use std::{
     cell::RefCell,
     io,
+    ops::AddAssign,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -85,14 +87,23 @@ struct Published {
 /// What became of the lines of an agent's stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LineCounts {
-    /// Read as JSON objects and meant for this run.
+    /// Read as JSON and meant for this run.
     pub read: u64,
-    /// Not JSON, or no object.
+    /// Not JSON, or `null`.
     pub unreadable: u64,
     /// Meant for another session.
     pub other_session: u64,
     /// Longer than the limit.
     pub too_long: u64,
+}
+
+impl AddAssign for LineCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.read += other.read;
+        self.unreadable += other.unreadable;
+        self.other_session += other.other_session;
+        self.too_long += other.too_long;
+    }
 }
 
 /// What others ask of the task.
@@ -127,7 +138,7 @@ impl Run {
         started_at: u64,
         settings: Arc<Settings>,
     ) -> Self {
-        let message_id = format!("assistant-{session}-{started_at}");
+        let message_id = message_id(&session, started_at);
         Self {
             id,
             session,
@@ -190,6 +201,11 @@ impl Run {
     /// The agent's process id, once it has been started.
     pub fn pid(&self) -> Option<i32> {
         self.process().map(|process| process.pid())
+    }
+
+    /// The agent's process id while the agent itself has not ended.
+    pub fn living_pid(&self) -> Option<i32> {
+        self.process().filter(|process| process.signal(0)).map(|process| process.pid())
     }
 
     fn process(&self) -> Option<Arc<Process>> {
@@ -283,18 +299,26 @@ impl Run {
     }
 }
 
-/// Drives a run to its outcome, then looks after its message for the grace period. `on_over` is
-/// called once the outcome is published.
+/// The id of the message of the run that was started at this time.
+pub(crate) fn message_id(session: &SessionId, started_at: u64) -> String {
+    format!("assistant-{session}-{started_at}")
+}
+
+/// Drives a run to its outcome, then looks after its message for the grace period, and longer while
+/// it cannot be written. `claim` is on the message, as made by [`Store::claim_message`]. `on_over` is called once the outcome is published, `on_forgotten` when the
+/// grace period is over.
 pub(crate) async fn drive(
     run: Arc<Run>,
     launch: Launch,
     store: Arc<Store>,
+    claim: Option<LiveMessage>,
     on_over: impl FnOnce(),
+    on_forgotten: impl FnOnce(),
 ) {
     let session_key = launch.agent_session_id.as_deref().filter(|id| !id.is_empty());
     let mut answer = Answer::new(&run, session_key.map(agent::session_key));
     let interval = run.settings.persist_interval;
-    let mut persistence = Persistence::new(store, run.session.clone(), interval);
+    let mut persistence = Persistence::new(store, run.session.clone(), claim, interval);
 
     let exit_code = match agent::spawn(launch).await {
         Ok(spawned) => {
@@ -305,7 +329,11 @@ pub(crate) async fn drive(
         }
         Err(error) => {
             *run.child() = Child::Never;
-            diagnostics::warn(&format!("Failed to start the agent: {error}"));
+            diagnostics::warn(&Warning {
+                code: "START_FAILED",
+                message: format!("Failed to start the agent: {error}"),
+                session: Some(run.session.clone()),
+            });
             answer.fail(&format!("Failed to start agent: {error}"));
             Some(error.exit_code())
         }
@@ -314,7 +342,12 @@ pub(crate) async fn drive(
     let is_error = exit_code.is_some_and(|code| code != 0) || answer.is_over_limit;
     run.publish(|published| published.outcome = Some(Outcome { is_error, exit_code }));
     on_over();
-    persistence.look_after(answer.message, run.settings.cleanup_grace).await;
+    let (message, grace) = (answer.message, run.settings.cleanup_grace);
+    persistence.look_after(&message, grace).await;
+    on_forgotten();
+    // With the last of these goes the log.
+    drop((run, answer.run));
+    persistence.keep_trying(message).await;
 }
 
 /// Reads the agent until it has exited and its pipes are at their end (or the grace for them is
@@ -482,9 +515,13 @@ impl Answer {
             Line::TooLong => {
                 self.lines.too_long += 1;
                 let (session, limit) = (&self.run.session, self.run.settings.max_line_bytes);
-                diagnostics::warn(&format!(
-                    "Skipped a line of more than {limit} bytes (maxLineBytes) in session {session}"
-                ));
+                diagnostics::warn(&Warning {
+                    code: "LINE_TOO_LONG",
+                    message: format!(
+                        "Skipped a line of more than {limit} bytes (maxLineBytes) in session {session}"
+                    ),
+                    session: Some(session.clone()),
+                });
             }
             Line::Bytes(bytes) => {
                 let mut fold = Fold(&mut self.new, &mut self.message);
@@ -521,6 +558,8 @@ impl Answer {
     /// Puts what is new into the log; false when nothing is.
     fn publish(&mut self) -> bool {
         if self.new.is_empty() {
+            // Skipped lines are nobody's news.
+            self.run.published().lines = self.lines;
             return false;
         }
         self.bytes += self.new.bytes();

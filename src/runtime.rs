@@ -2,7 +2,7 @@
 //!
 //! It starts with the first run, not when the addon is loaded, and lasts as long as the process.
 
-use once_cell::sync::Lazy;
+use once_cell::sync::OnceCell;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
@@ -13,20 +13,22 @@ const DISK_THREADS: usize = 4;
 /// After this long without work, a disk thread ends.
 const DISK_THREAD_IDLE: Duration = Duration::from_secs(2);
 
-static RUNTIME: Lazy<std::io::Result<Runtime>> = Lazy::new(|| {
-    Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .max_blocking_threads(DISK_THREADS)
-        .thread_keep_alive(DISK_THREAD_IDLE)
-        .thread_name("active-runs")
-        .enable_all()
-        .build()
-});
+static RUNTIME: OnceCell<Runtime> = OnceCell::new();
 
-/// The runtime, started if it was not.
+/// The runtime, started if it was not. One that could not be started is tried again next time: the
+/// server may have run out of files or threads for a moment only.
 ///
 /// # Errors
 /// When the system refuses its threads.
 pub fn runtime() -> crate::error::Result<&'static Runtime> {
-    RUNTIME.as_ref().map_err(crate::error::Error::no_runtime)
+    let start = || {
+        Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .max_blocking_threads(DISK_THREADS)
+            .thread_keep_alive(DISK_THREAD_IDLE)
+            .thread_name("active-runs")
+            .enable_all()
+            .build()
+    };
+    RUNTIME.get_or_try_init(start).map_err(crate::error::Error::no_runtime)
 }

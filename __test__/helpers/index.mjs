@@ -115,9 +115,11 @@ export async function puppet() {
   onTestFinished(() => onEnd.forEach((end) => end()));
   await new Promise((resolve) => strings.listen(path, resolve));
 
+  // In some versions of Node, the agent's readline takes these two for line ends.
+  const escaped = (character) => `\\u${character.codePointAt(0).toString(16)}`;
   const send = async (command) => {
     const { socket } = await connection;
-    socket.write(`${JSON.stringify(command)}\n`);
+    socket.write(`${JSON.stringify(command).replace(/[\u2028\u2029]/g, escaped)}\n`);
   };
   /** Resolves when the agent has done it, or is dead. */
   const tell = async (command) => {
@@ -208,9 +210,10 @@ export const isDead = (pid) => until(() => !isAlive(pid), `process ${pid} ended`
  * A server process of its own, which runs `body({ runs, data, tell, hear, agent, … })`: for what can
  * only be seen from outside. `body` is sent as text and sees nothing of the test but `data`.
  */
-export function server(body, data = {}, { cwd, env, stderr = 'pipe', execArgv = [] } = {}) {
+export function server(body, data = {}, { cwd, env, stderr = 'pipe', execArgv = [], ...more } = {}) {
   const program = fileURLToPath(new URL('./server.mjs', import.meta.url));
   const child = fork(program, {
+    ...more,
     cwd,
     execArgv,
     env: { ...process.env, ...env, TEST_SERVER_BODY: `(${body})`, TEST_SERVER_DATA: JSON.stringify(data) },

@@ -9,7 +9,6 @@ use rustix::process::{
 };
 use std::{
     io,
-    os::fd::OwnedFd,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -50,7 +49,7 @@ pub struct Process {
     group: Mutex<Group>,
     /// Readable when the process has ended. None where the system has no such thing.
     #[cfg(target_os = "linux")]
-    pidfd: Option<tokio::io::unix::AsyncFd<OwnedFd>>,
+    pidfd: Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>,
 }
 
 impl Process {
@@ -139,7 +138,7 @@ impl Process {
 }
 
 #[cfg(target_os = "linux")]
-fn watch_end(pid: Pid) -> Option<tokio::io::unix::AsyncFd<OwnedFd>> {
+fn watch_end(pid: Pid) -> Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     use rustix::process::{PidfdFlags, pidfd_open};
     use tokio::io::{Interest, unix::AsyncFd};
     let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;

@@ -9,7 +9,7 @@
 //! Other systems take the standard library's way.
 
 use super::command::{AgentCommand, Launch};
-use once_cell::sync::Lazy;
+use once_cell::sync::OnceCell;
 use rustix::process::Pid;
 use std::{
     fmt, io,
@@ -70,8 +70,8 @@ fn error_name(number: i32) -> Option<&'static str> {
             match number { $(libc::$name => Some(stringify!($name)),)* _ => None }
         };
     }
-    names!(E2BIG EACCES EAGAIN EINVAL EIO EISDIR ELIBBAD ELOOP EMFILE ENAMETOOLONG ENFILE ENODEV
-        ENOENT ENOEXEC ENOMEM ENOSPC ENOTDIR EPERM ETXTBSY)
+    names!(E2BIG EACCES EAGAIN EINVAL EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENODEV
+        ENOENT ENOMEM ENOSPC ENOTDIR EPERM ETXTBSY)
 }
 
 struct Job {
@@ -79,43 +79,43 @@ struct Job {
     reply: oneshot::Sender<Result<Spawned, SpawnError>>,
 }
 
-/// The way to the thread that starts agents.
-static SPAWNER: Lazy<io::Result<Mutex<Sender<Job>>>> = Lazy::new(|| {
-    let (sender, jobs) = channel::<Job>();
-    let spawner = move || {
-        for Job { launch, reply } in jobs {
-            let command = launch.into_command();
-            let spawned = spawn_here(&command).map_err(|cause| SpawnError::new(&command, cause));
-            if let Err(Ok(Spawned { pid, .. })) = reply.send(spawned) {
-                // Nobody waits for it any more: an agent without an owner must not stay.
-                // Neither can fail for a child of ours that has not been reaped.
-                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-                let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-            }
-        }
+/// The way to the thread that starts agents. It is started by the first agent, and tried again by
+/// the next one when the system refused.
+static SPAWNER: OnceCell<Mutex<Sender<Job>>> = OnceCell::new();
+
+fn spawner() -> io::Result<Sender<Job>> {
+    let start = || {
+        let (sender, jobs) = channel::<Job>();
+        let thread = thread::Builder::new().name("active-runs-spawn".into());
+        thread.spawn(move || jobs.into_iter().for_each(carry_out))?;
+        Ok::<_, io::Error>(Mutex::new(sender))
     };
-    thread::Builder::new().name("active-runs-spawn".into()).spawn(spawner)?;
-    Ok(Mutex::new(sender))
-});
+    let sender = SPAWNER.get_or_try_init(start)?.lock();
+    Ok(sender.unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+fn carry_out(Job { launch, reply }: Job) {
+    let command = launch.into_command();
+    let spawned = spawn_here(&command).map_err(|cause| SpawnError::new(&command, cause));
+    if let Err(Ok(Spawned { pid, .. })) = reply.send(spawned) {
+        // Nobody waits for it any more: an agent without an owner must not stay.
+        // Neither can fail for a child of ours that has not been reaped.
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    }
+}
 
 /// Finds the agent and starts it in a process group of its own, stdin closed, stdout and stderr as
 /// pipes.
 pub async fn spawn(launch: Launch) -> Result<Spawned, SpawnError> {
     let failed = |cause| SpawnError { command: "agent".into(), cause };
-    let sender = match &*SPAWNER {
-        Ok(sender) => sender.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        Err(error) => return Err(failed(clone_error(error))),
-    };
+    let sender = spawner().map_err(failed)?;
     let (reply, spawned) = oneshot::channel();
     let ended = || io::Error::other("the thread that starts agents has ended");
     if sender.send(Job { launch, reply }).is_err() {
         return Err(failed(ended()));
     }
     spawned.await.unwrap_or_else(|_| Err(failed(ended())))
-}
-
-fn clone_error(error: &io::Error) -> io::Error {
-    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 #[cfg(target_os = "linux")]

@@ -12,15 +12,15 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 use tempfile::{Builder, NamedTempFile};
 
-const SUFFIX: &str = ".tmp";
-/// Random characters in a temporary name. With a session id of 200 bytes the name has 214.
+/// Unlike any name that another program would choose, so that what is left may be removed.
+const SUFFIX: &str = ".active-runs.tmp";
+/// Random characters in a temporary name. With a session id of 200 bytes the name has 226.
 const RANDOM: usize = 8;
-/// A temporary file that nobody locks and that is older than this was left by a process that died.
-const STALE: Duration = Duration::from_secs(60);
+/// Names to try before giving up.
+const TRIES: usize = 8;
 
 /// A file's next version while it is written. Dropped unpublished, it is removed.
 pub(super) struct Draft {
@@ -29,16 +29,26 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Starts `.<name>.<random>.tmp` in `folder`, readable by this user only. Its lock is held
-    /// from the start, so it is this process's when it appears in its place.
+    /// Starts `.<name>.<random>.active-runs.tmp` in `folder`, readable by this user only. Its lock
+    /// is held from the start, so it is this process's when it appears in its place.
     pub fn new(folder: &Path, name: &str) -> io::Result<Self> {
-        let temp = Builder::new()
-            .prefix(&format!(".{name}."))
-            .suffix(SUFFIX)
-            .rand_bytes(RANDOM)
-            .tempfile_in(folder)?;
-        lock::lock_new(temp.as_file())?;
-        Ok(Self { temp: BufWriter::with_capacity(1 << 16, temp), written: 0 })
+        for _ in 0..TRIES {
+            let temp = Builder::new()
+                .prefix(&format!(".{name}."))
+                .suffix(SUFFIX)
+                .rand_bytes(RANDOM)
+                .tempfile_in(folder)?;
+            // Between its birth and its lock, another process may have taken it for a dead one's.
+            match lock::lock_new(temp.as_file()) {
+                Ok(()) if temp.as_file().metadata()?.nlink() > 0 => {
+                    return Ok(Self { temp: BufWriter::with_capacity(1 << 16, temp), written: 0 });
+                }
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("temporary files are removed as soon as they are made"))
     }
 
     /// Bytes so far.
@@ -161,20 +171,17 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the temporary files that dead processes left in `folder`. Best effort.
+/// Removes the temporary files that dead processes left in `folder`: those that nobody locks. Best
+/// effort.
 pub(super) fn remove_stale(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if !entry.file_name().to_str().is_some_and(is_temporary) {
             continue;
         }
-        // Opened, so that age and lock are those of the file that is then removed.
         let Ok(Some(file)) = lock::open_to_read(&entry.path()) else { continue };
-        let old = file
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > STALE));
-        if old && lock::is_unlocked(&file) {
+        // Removed while its lock is held here: whoever has just made it sees that it is gone.
+        if lock::is_unlocked(&file) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -193,7 +200,6 @@ fn is_temporary(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::SystemTime;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
@@ -239,34 +245,51 @@ mod tests {
     fn a_dropped_draft_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let draft = Draft::new(folder.path(), &"x".repeat(200)).unwrap();
-        assert_eq!(names(folder.path())[0].len(), 214);
+        assert_eq!(names(folder.path())[0].len(), 226);
         drop(draft);
         assert!(names(folder.path()).is_empty());
     }
 
     #[test]
-    fn only_old_unlocked_temporary_files_are_swept() {
+    fn only_unlocked_temporary_files_are_swept() {
         let folder = tempfile::tempdir().unwrap();
-        let long_ago = SystemTime::now() - 2 * STALE;
-        for (name, old) in [
-            (".s.abcdefgh.tmp", true),
-            (".s.ABCD1234.tmp", false),
-            (".bashrc", true),
-            (".s.abc.tmp", true),
-            ("s.abcdefgh.tmp", true),
-            ("s.jsonl", true),
-        ] {
-            let file = File::create(folder.path().join(name)).unwrap();
-            if old {
-                file.set_modified(long_ago).unwrap();
-            }
+        let others = [
+            ".bashrc",
+            ".s.abc.active-runs.tmp",
+            ".s.abcdefgh.tmp",
+            "s.abcdefgh.active-runs.tmp",
+            "s.jsonl",
+        ];
+        for name in others.into_iter().chain([".s.abcdefgh.active-runs.tmp"]) {
+            File::create(folder.path().join(name)).unwrap();
         }
         let busy = Draft::new(folder.path(), "busy").unwrap();
-        busy.temp.get_ref().as_file().set_modified(long_ago).unwrap();
         remove_stale(folder.path());
-        let left = names(folder.path());
-        assert!(left.iter().any(|name| name.starts_with(".busy.")), "{left:?}");
-        assert!(!left.contains(&".s.abcdefgh.tmp".to_owned()), "{left:?}");
-        assert_eq!(left.len(), 6, "{left:?}");
+        let (left, busy_left): (Vec<_>, Vec<_>) =
+            names(folder.path()).into_iter().partition(|name| !name.starts_with(".busy."));
+        assert_eq!(left, others);
+        assert_eq!(busy_left.len(), 1);
+        drop(busy);
+    }
+
+    #[test]
+    fn a_draft_is_never_lost_to_a_sweep() {
+        let folder = tempfile::tempdir().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    remove_stale(folder.path());
+                }
+            });
+            for n in 0..2_000 {
+                let mut draft = Draft::new(folder.path(), "s").unwrap();
+                write!(draft, "{n}").unwrap();
+                draft.finish(false).unwrap();
+                drop(draft.publish(&folder.path().join("s.jsonl")).unwrap());
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(names(folder.path()), ["s.jsonl"]);
     }
 }

@@ -7,7 +7,7 @@ use super::{
     Trouble,
     atomic::{self, Draft},
     layout::read_exactly,
-    lock::{Identity, Locked, create_folder, until_unchanged},
+    lock::{Identity, Locked, create_folder, open_to_read, until_unchanged},
 };
 use crate::{
     error::{Error, Result},
@@ -114,9 +114,12 @@ impl IndexFile {
         })
     }
 
-    /// The entries as a JSON array, newest `updatedAt` first.
+    /// The entries as a JSON array, newest `updatedAt` first. Takes no lock, so that a store that
+    /// may only be read can be listed.
     pub fn list(&self) -> Result<String> {
-        self.edit(false, |document| {
+        until_unchanged("read", &self.path, |_| {
+            let Some(file) = open_to_read(&self.path)? else { return Ok("[]".to_owned()) };
+            let (_, document) = self.read(&file)?;
             let document = document.ok_or_else(no_array)?;
             let updated = |entry: &Value<'_>| {
                 entry.get("updatedAt").and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY)
@@ -129,7 +132,7 @@ impl IndexFile {
             // Stable: entries of the same time stay in the index's order.
             entries.sort_by(|a, b| updated(b).total_cmp(&updated(a)));
             let texts: Vec<_> = entries.into_iter().map(Value::stringify).collect();
-            Ok(Edit::Leave(format!("[{}]", texts.join(","))))
+            Ok(format!("[{}]", texts.join(",")))
         })
     }
 

@@ -7,9 +7,10 @@
 use super::lock::create_folder;
 use crate::session_id::SessionId;
 use std::{
-    collections::HashMap,
-    fs::File,
+    collections::HashSet,
+    fs::{self, File, Metadata},
     hash::{DefaultHasher, Hash, Hasher},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -22,8 +23,8 @@ pub(super) struct Live {
 
 #[derive(Default)]
 struct State {
-    /// How often each place is marked by this process.
-    here: HashMap<u64, usize>,
+    /// Places that this process has marked.
+    here: HashSet<u64>,
     /// The open store folder that carries this process's byte locks.
     folder: Option<File>,
 }
@@ -33,32 +34,36 @@ impl Live {
         Self { folder: folder.to_owned(), state: Mutex::default() }
     }
 
-    /// Marks a message, given by the hash of its id, as being written.
-    pub fn add(&self, session: &SessionId, hash: u64) {
+    /// Marks a message, given by the hash of its id, as being written. False when a run, in whatever
+    /// process, has marked it already.
+    pub fn claim(&self, session: &SessionId, hash: u64) -> bool {
         let place = place(session, hash);
         // Best effort: the run's first flush reports what is wrong with the store.
         let _ = create_folder(&self.folder);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = state.here.entry(place).or_default();
-        *count += 1;
-        if *count == 1
-            && let Some(folder) = state.folder(&self.folder)
-        {
-            bytes::lock(folder, place);
+        if state.here.contains(&place) {
+            return false;
         }
+        if let Some(folder) = state.folder(&self.folder) {
+            // Locked first and looked at then: of two that claim it at once, both may be refused,
+            // but never none.
+            bytes::lock(folder, place);
+            if bytes::is_locked(folder, place) {
+                bytes::unlock(folder, place);
+                return false;
+            }
+        }
+        state.here.insert(place)
     }
 
-    /// Takes back one [`Live::add`].
+    /// Takes a claim back.
     pub fn remove(&self, session: &SessionId, hash: u64) {
         let place = place(session, hash);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(count) = state.here.get_mut(&place) else { return };
-        *count -= 1;
-        if *count == 0 {
-            state.here.remove(&place);
-            if let Some(folder) = &state.folder {
-                bytes::unlock(folder, place);
-            }
+        if state.here.remove(&place)
+            && let Some(folder) = &state.folder
+        {
+            bytes::unlock(folder, place);
         }
     }
 
@@ -66,16 +71,23 @@ impl Live {
     pub fn contains(&self, session: &SessionId, hash: u64) -> bool {
         let place = place(session, hash);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.here.contains_key(&place)
+        state.here.contains(&place)
             || state.folder(&self.folder).is_some_and(|folder| bytes::is_locked(folder, place))
     }
 }
 
 impl State {
-    /// The folder, opened when it is first there.
+    /// The folder, opened when it is first there, and again when it was deleted and made anew: the
+    /// marks move with it.
     fn folder(&mut self, path: &Path) -> Option<&File> {
-        if self.folder.is_none() {
+        let here = self.folder.as_ref().and_then(|folder| folder.metadata().ok());
+        let there = fs::metadata(path).ok();
+        let place = |folder: &Metadata| (folder.dev(), folder.ino());
+        if here.as_ref().map(place) != there.as_ref().map(place) {
             self.folder = File::open(path).ok();
+            if let Some(folder) = &self.folder {
+                self.here.iter().for_each(|&place| bytes::lock(folder, place));
+            }
         }
         self.folder.as_ref()
     }

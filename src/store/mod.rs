@@ -27,6 +27,7 @@ mod tests;
 use crate::{
     error::{Error, Result},
     json::Cursor,
+    runtime::runtime,
     session_id::SessionId,
 };
 use index_file::{IndexFile, Touch};
@@ -39,8 +40,16 @@ use std::{
     fmt,
     io::{self, Write},
     path::{self, Path, PathBuf},
-    sync::{Arc, Mutex, Once, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
+use tokio::{task::spawn_blocking, time::sleep};
+
+/// How often the files are looked for that processes left which died at work.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Sessions whose files are remembered, and lines in all of them (24 bytes each).
 const MAX_SESSIONS: usize = 512;
@@ -54,6 +63,23 @@ enum Trouble {
     /// The system refused, on the file that the attempt is about.
     System(io::Error),
     Failed(Error),
+}
+
+impl Trouble {
+    /// Whether the file may only be read.
+    fn is_for_writers(&self) -> bool {
+        let cause = match self {
+            Self::Changed => return false,
+            Self::System(cause) => Some(cause),
+            Self::Failed(error) => error.io(),
+        };
+        cause.is_some_and(|cause| {
+            matches!(
+                cause.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            )
+        })
+    }
 }
 
 impl From<io::Error> for Trouble {
@@ -74,7 +100,11 @@ pub struct Store {
     sessions: Mutex<Sessions>,
     index: IndexFile,
     live: Live,
-    swept: Once,
+    /// When temporary files were last looked for.
+    swept: Mutex<Option<Instant>>,
+    /// Replaced files are closed later, by a task of the runtime.
+    is_tidying: AtomicBool,
+    this: Weak<Self>,
 }
 
 #[derive(Default)]
@@ -129,11 +159,13 @@ impl Store {
             stores.last = Some(Arc::clone(&store));
             return store;
         }
-        let store = Arc::new(Self {
+        let store = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             sessions: Mutex::default(),
             index: IndexFile::new(&folder),
             live: Live::new(&folder),
-            swept: Once::new(),
+            swept: Mutex::default(),
+            is_tidying: AtomicBool::new(false),
             folder: folder.clone(),
         });
         stores.open.retain(|_, store| store.strong_count() > 0);
@@ -160,6 +192,7 @@ impl Store {
         now_ms: u64,
     ) -> Result<bool> {
         let added = self.session(session).add(&self.live, id, line)?;
+        self.tidy_later();
         if added {
             self.index.touch(session, &Touch { added: 1, title: None, now_ms });
         }
@@ -185,16 +218,18 @@ impl Store {
         let mut write = |_: usize, out: &mut dyn Write| write(out);
         let mut put = Put { ids: &[id], only_new: false, durable, write: &mut write };
         let added = self.session(session).put(&self.live, &mut put)?;
+        self.tidy_later();
         self.index.touch(session, &Touch { added, title: None, now_ms });
         Ok(())
     }
 
     /// Says that a run of this process is writing the message, until the result is dropped: its
-    /// `_streaming` mark is then not taken for stale, in no process.
-    pub fn mark_live(self: &Arc<Self>, session: &SessionId, id: &str) -> LiveMessage {
+    /// `_streaming` mark is then not taken for stale, in no process. `None` when another run of any
+    /// process on this machine has said so.
+    pub fn claim_message(self: &Arc<Self>, session: &SessionId, id: &str) -> Option<LiveMessage> {
         let hash = hash_of(id);
-        self.live.add(session, hash);
-        LiveMessage { store: self.clone(), session: session.clone(), hash }
+        let is_ours = self.live.claim(session, hash);
+        is_ours.then(|| LiveMessage { store: self.clone(), session: session.clone(), hash })
     }
 
     /// Whether the message is (still) in the session's file; true when the file was deleted.
@@ -271,6 +306,7 @@ impl Store {
             |message: usize, out: &mut dyn Write| out.write_all(last[message].1.as_bytes());
         let mut put = Put { ids: &ids, only_new: false, durable: true, write: &mut write };
         let added = self.session(session).put(&self.live, &mut put)?;
+        self.tidy_later();
         self.index.touch(session, &Touch { added, title, now_ms });
         Ok(())
     }
@@ -327,16 +363,46 @@ impl Store {
         file
     }
 
-    /// Housekeeping for calls that are not on the JavaScript thread: once, the files that dead
-    /// processes left; always, the replaced files that nobody will write into any more.
+    /// Housekeeping for calls that are not on the JavaScript thread: now and then, the files that
+    /// dead processes left; always, the replaced files that nobody will write into any more.
     fn sweep(&self) {
-        self.swept.call_once(|| atomic::remove_stale(&self.folder));
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.is_none_or(|last| last.elapsed() > SWEEP_INTERVAL) {
+            *swept = Some(Instant::now());
+            drop(swept);
+            atomic::remove_stale(&self.folder);
+        } else {
+            drop(swept);
+        }
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let files: Vec<_> = sessions.files.values().map(|(_, file)| file.clone()).collect();
         drop(sessions);
         for file in files {
             file.forget_replaced();
         }
+    }
+
+    /// Has replaced files closed when their time is over, should nobody use the store by then.
+    fn tidy_later(&self) {
+        if replaced::watched() == 0 || self.is_tidying.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Ok(runtime) = runtime() else {
+            self.is_tidying.store(false, Ordering::Relaxed);
+            return;
+        };
+        let this = Weak::clone(&self.this);
+        runtime.spawn(async move {
+            sleep(replaced::WATCHED + Duration::from_millis(100)).await;
+            if let Some(store) = this.upgrade() {
+                // Before looking: whoever replaces a file from now on sees to it.
+                store.is_tidying.store(false, Ordering::Relaxed);
+                spawn_blocking(move || {
+                    store.sweep();
+                    store.tidy_later();
+                });
+            }
+        });
     }
 }
 

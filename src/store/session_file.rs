@@ -95,6 +95,12 @@ impl SessionFile {
         state.known.as_ref().map_or(0, |known| known.layout.len())
     }
 
+    /// Replaced files that are kept open.
+    #[cfg(test)]
+    pub fn watched(&self) -> usize {
+        self.state().replaced.len()
+    }
+
     /// Closes replaced files that nobody will write into any more.
     pub fn forget_replaced(&self) {
         // Whoever holds the lock is about to look after them.
@@ -141,16 +147,23 @@ impl SessionFile {
     /// The file's bytes at one moment; empty when there is none.
     pub fn read(&self) -> Result<Vec<u8>> {
         until_unchanged("read", &self.path, |_| {
-            let mut state = self.state();
-            let Some(locked) = self.open(&mut state, false)? else { return Ok(Vec::new()) };
-            let file = locked.file.clone();
-            drop((locked, state));
+            let Some(file) = self.open_to_read_all()? else { return Ok(Vec::new()) };
             let before = Identity::of(&file)?;
             let bytes = read_exactly(&file, 0, before.size)?;
             // It may have been replaced or appended to: what was read was still all of it once.
             let after = Identity::of(&file)?;
             if after.same_content(&before) { Ok(bytes) } else { Err(Trouble::Changed) }
         })
+    }
+
+    /// The file, with what was written into replaced versions; as it is where the store may only be
+    /// read.
+    fn open_to_read_all(&self) -> Result<Option<Arc<File>>, Trouble> {
+        match self.open(&mut self.state(), false) {
+            Ok(locked) => Ok(locked.map(|locked| Arc::clone(&locked.file))),
+            Err(trouble) if trouble.is_for_writers() => Ok(open_to_read(&self.path)?.map(Arc::new)),
+            Err(trouble) => Err(trouble),
+        }
     }
 
     /// Makes sure that the file is there.

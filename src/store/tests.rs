@@ -369,11 +369,8 @@ mod session_files {
     #[test]
     fn stale_temporary_files_are_gone_after_the_first_use() {
         let fixture = Fixture::with(lines(&["1"]));
-        let stale = fixture.folder.path().join(".s.abcdefgh.tmp");
-        File::create(&stale)
-            .unwrap()
-            .set_modified(SystemTime::now() - Duration::from_secs(90))
-            .unwrap();
+        let stale = fixture.folder.path().join(".s.abcdefgh.active-runs.tmp");
+        File::create(&stale).unwrap();
         assert!(fixture.has("1"));
         assert!(!stale.exists());
     }
@@ -479,6 +476,15 @@ mod other_writers {
             expected.replace("\"content\":\"two\"", "\"content\":\"three\"")
         );
         fixture.no_temporary_files();
+    }
+
+    #[test]
+    fn replaced_files_are_closed_though_nobody_uses_the_store_any_more() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fixture.put("2", "");
+        let file = fixture.store.session(&fixture.session);
+        assert_eq!(file.watched(), 1);
+        until("the replaced file is closed", || file.watched() == 0);
     }
 
     #[test]
@@ -622,7 +628,7 @@ mod concurrency {
         };
         let store = Store::at(Path::new(&folder));
         if name == "live" {
-            let live = store.mark_live(&SessionId::new("s").unwrap(), "answer");
+            let live = store.claim_message(&SessionId::new("s").unwrap(), "answer").unwrap();
             fs::write(Path::new(&folder).join("ready"), "").unwrap();
             // Until it is killed, or the test that started it is gone.
             io::stdin().read_line(&mut String::new()).unwrap();
@@ -725,6 +731,38 @@ mod stale_marks {
     const CLEARED: &str = r#"{"id":"old","role":"assistant","content":""}"#;
 
     #[test]
+    fn a_message_is_claimed_by_one_run_of_one_process() {
+        let fixture = Fixture::new();
+        let claim = || fixture.store.claim_message(&fixture.session, "answer");
+        let other_process = Live::new(fixture.folder.path());
+        let claim_there = || other_process.claim(&fixture.session, hash_of("answer"));
+        let ours = claim().unwrap();
+        assert!(claim().is_none());
+        assert!(!claim_there());
+        drop(ours);
+        assert!(claim_there());
+        assert!(claim().is_none());
+        other_process.remove(&fixture.session, hash_of("answer"));
+        assert!(claim().is_some());
+    }
+
+    #[test]
+    fn a_mark_moves_into_a_store_that_was_deleted_and_made_anew() {
+        let fixture = Fixture::new();
+        let live = fixture.store.claim_message(&fixture.session, "answer").unwrap();
+        fs::remove_dir_all(fixture.folder.path()).unwrap();
+        fs::create_dir(fixture.folder.path()).unwrap();
+        let other = fixture.store.claim_message(&fixture.session, "other").unwrap();
+        // What another process would see: its own open folder, and no marks of its own.
+        let seen = Live::new(fixture.folder.path());
+        for id in ["answer", "other"] {
+            assert!(seen.contains(&fixture.session, hash_of(id)), "{id}");
+        }
+        drop((live, other));
+        assert!(!seen.contains(&fixture.session, hash_of("answer")));
+    }
+
+    #[test]
     fn a_stale_mark_is_cleared_by_the_next_write() {
         for put in [false, true] {
             let fixture = Fixture::with(format!("{STALE}\n{}", lines(&["1"])));
@@ -742,7 +780,7 @@ mod stale_marks {
     #[test]
     fn the_mark_of_a_run_of_this_process_stays_until_it_ends() {
         let fixture = Fixture::new();
-        let live = fixture.store.mark_live(&fixture.session, "old");
+        let live = fixture.store.claim_message(&fixture.session, "old").unwrap();
         fixture.put_line("old", STALE);
         assert!(fixture.add("1"));
         fixture.put("2", "");

@@ -1,0 +1,99 @@
+// What the fault tests share: reproducible chance, a record of what was tried, and what is left of
+// processes. The rest comes from the ordinary tests' helpers.
+import { appendFileSync, cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export * from '../__test__/helpers/index.mjs';
+
+export { chance, seed } from './chance.mjs';
+
+export const root = fileURLToPath(new URL('..', import.meta.url));
+
+export const program = (name) => fileURLToPath(new URL(`./programs/${name}`, import.meta.url));
+
+/** Notes how often a fault was tried, for the table that `npm run test:faults` prints. */
+export function tried(fault, times, what) {
+  if (!process.env.FAULTS_RECORD) return;
+  appendFileSync(process.env.FAULTS_RECORD, `${JSON.stringify({ fault, times, what })}\n`);
+}
+
+/** An agent that is a shell script: it starts in a millisecond. */
+export const shellAgent = (name, ...args) => ({
+  command: '/bin/sh',
+  args: [program(`${name}.sh`), ...args.map(String)],
+});
+
+/** A copy of the package, readable by everyone, in a folder of its own. */
+export function copyOfPackage(folder) {
+  const to = join(folder, 'active-runs');
+  mkdirSync(to, { recursive: true });
+  const parts = readdirSync(root).filter((name) => /^(index\.js|lib|package\.json|.*\.node)$/.test(name));
+  for (const part of parts) cpSync(join(root, part), join(to, part), { recursive: true });
+  return join(to, 'index.js');
+}
+
+// ── What is left ──
+
+const stat = (pid) => {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const [state, parent, group] = text.slice(text.lastIndexOf(')') + 2).split(' ');
+    return { pid, state, parent: Number(parent), group: Number(group) };
+  } catch {
+    return undefined;
+  }
+};
+
+/** All processes of the machine, zombies included. */
+export const processes = () =>
+  readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((name) => stat(Number(name)))
+    .filter(Boolean);
+
+/** Processes that have this text among their arguments. */
+export const processesWith = (text) =>
+  processes().filter(({ pid }) => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(text);
+    } catch {
+      return false;
+    }
+  });
+
+/** What a process has of what could leak: children (zombies too), threads, descriptors, memory. */
+export function resources(pid) {
+  const fds = readdirSync(`/proc/${pid}/fd`).map((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`).replace(/\[?\d+\]?/g, 'N');
+    } catch {
+      return 'closed';
+    }
+  });
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  return {
+    children: processes().filter(({ parent }) => parent === pid).length,
+    threads: readdirSync(`/proc/${pid}/task`).length,
+    fds: fds.filter((fd) => fd !== 'closed').length,
+    rss: Number(/^VmRSS:\s+(\d+)/m.exec(status)[1]) * 1024,
+  };
+}
+
+export const MIB = 1 << 20;
+
+// ── Store files ──
+
+/** A history of about `bytes`, as a session's file has it. */
+export function history(bytes, id = 'h') {
+  const lines = [];
+  for (let size = 0, n = 0; size < bytes; n += 1) {
+    const line = JSON.stringify({ id: `${id}-${n}`, role: n % 2 ? 'assistant' : 'user', content: `${n} `.repeat(200) });
+    lines.push(`${line}\n`);
+    size += line.length + 1;
+  }
+  return lines.join('');
+}
+
+/** Temporary files of the store that nobody has put in their place yet. */
+export const temporaries = (dir) => readdirSync(dir).filter((name) => name.endsWith('.tmp'));
