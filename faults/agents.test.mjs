@@ -13,6 +13,7 @@ import {
   program,
   resources,
   runs,
+  server,
   shellAgent,
   start,
   temporaryFolder,
@@ -95,13 +96,23 @@ describe('an agent that', () => {
   });
 
   it('cannot be started is heard of by the subscriber of the same tick', async () => {
-    useStore();
     const times = 300;
-    for (let n = 0; n < times; n += 1) {
-      const { run, text } = await play({ command: '/no/such/agent' });
-      expect(run.status).toBe('error');
-      expect(text).toBe('[error] Failed to start agent: spawn /no/such/agent ENOENT');
-    }
+    const host = server(
+      async ({ runs, data, tell, ended }) => {
+        const texts = new Set();
+        for (let n = 0; n < data.times; n += 1) {
+          runs.startRun({ sessionId: `${n}`, message: 'm', agent: { command: '/no/such/agent' } });
+          const events = await ended(`${n}`);
+          texts.add(events.map((event) => event?.delta ?? '').join(''));
+        }
+        await tell([...texts]);
+        process.exit();
+      },
+      { times, settings: { storeDir: temporaryFolder() } },
+    );
+    const texts = await host.told();
+    expect(texts).toHaveLength(1);
+    expect(texts[0]).toMatch(/\[error\] Failed to start agent: spawn \/no\/such\/agent ENOENT$/);
     tried('An agent that cannot be started', times);
   });
 });
