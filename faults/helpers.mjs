@@ -65,20 +65,24 @@ export const processesWith = (text) =>
     }
   });
 
-/** What a process has of what could leak: children (zombies too), threads, descriptors, memory. */
-export function resources(pid) {
-  const fds = readdirSync(`/proc/${pid}/fd`).map((fd) => {
+/** What a process has open. */
+const descriptors = (pid) =>
+  readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
     try {
-      return readlinkSync(`/proc/${pid}/fd/${fd}`).replace(/\[?\d+\]?/g, 'N');
+      return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
     } catch {
-      return 'closed';
+      // Closed since; the one with which the folder was read, above all.
+      return [];
     }
   });
+
+/** What a process has of what could leak: children (zombies too), threads, descriptors, memory. */
+export function resources(pid) {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
   return {
     children: processes().filter(({ parent }) => parent === pid).length,
     threads: readdirSync(`/proc/${pid}/task`).length,
-    fds: fds.filter((fd) => fd !== 'closed').length,
+    fds: descriptors(pid).length,
     rss: Number(/^VmRSS:\s+(\d+)/m.exec(status)[1]) * 1024,
   };
 }
@@ -126,7 +130,7 @@ export async function hosted(name, setting) {
         return now.children === 0 && now.threads <= than.threads && now.fds <= than.fds;
       };
       await until(fits, 'a server came to rest').catch((error) => {
-        throw new Error(`${error.message}: ${JSON.stringify({ than, now })}`);
+        throw new Error(`${error.message}: ${JSON.stringify({ than, now, open: descriptors(child.pid) })}`);
       });
       return now;
     },
