@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { chromium } from 'playwright-core';
@@ -196,11 +196,17 @@ export function isAlive(pid) {
 
 // ── The browser ──
 
-const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+function findBrowser() {
+  const folders = process.env.PATH.split(delimiter);
+  const places = ['chromium', 'google-chrome'].flatMap((name) => folders.map((folder) => join(folder, name)));
+  const found = process.env.CHROMIUM ?? places.find((path) => existsSync(path));
+  if (!found) throw new Error('There is no Chromium on the PATH. Debian has one: apt-get install chromium');
+  return found;
+}
 
 export async function launchBrowser(cleaning) {
   const browser = await chromium.launch({
-    executablePath: CHROMIUM,
+    executablePath: findBrowser(),
     args: [
       '--headless',
       '--no-sandbox',
