@@ -1,18 +1,17 @@
 // Agents with bad manners, and what is left of them.
-import { fork } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import {
   MIB,
-  chance,
+  hosted,
   listen,
   newSession,
   play,
   processesWith,
   program,
-  resources,
   runs,
+  server,
   shellAgent,
   start,
   temporaryFolder,
@@ -95,13 +94,23 @@ describe('an agent that', () => {
   });
 
   it('cannot be started is heard of by the subscriber of the same tick', async () => {
-    useStore();
     const times = 300;
-    for (let n = 0; n < times; n += 1) {
-      const { run, text } = await play({ command: '/no/such/agent' });
-      expect(run.status).toBe('error');
-      expect(text).toBe('[error] Failed to start agent: spawn /no/such/agent ENOENT');
-    }
+    const host = server(
+      async ({ runs, data, tell, ended }) => {
+        const texts = new Set();
+        for (let n = 0; n < data.times; n += 1) {
+          runs.startRun({ sessionId: `${n}`, message: 'm', agent: { command: '/no/such/agent' } });
+          const events = await ended(`${n}`);
+          texts.add(events.map((event) => event?.delta ?? '').join(''));
+        }
+        await tell([...texts]);
+        process.exit();
+      },
+      { times, settings: { storeDir: temporaryFolder() } },
+    );
+    const texts = await host.told();
+    expect(texts).toHaveLength(1);
+    expect(texts[0]).toMatch(/\[error\] Failed to start agent: spawn \/no\/such\/agent ENOENT$/);
     tried('An agent that cannot be started', times);
   });
 });
@@ -140,56 +149,15 @@ describe('output', () => {
 const STARTED = 400;
 
 it(`${STARTED} agents, started and aborted at random, leave nothing behind`, async () => {
-  const folder = temporaryFolder();
   const mark = newMark();
-  const { below } = chance('agents');
-  const name = `r${below(1_000_000)}`;
-  const child = fork(program('starts-and-aborts.mjs'), [JSON.stringify({ storeDir: join(folder, 'store'), name, mark })], {
-    execArgv: ['--expose-gc'],
-    stdio: ['ignore', 'inherit', 'pipe', 'ipc'],
-  });
-  onTestFinished(() => void child.kill('SIGKILL'));
-  let errors = '';
-  child.stderr.setEncoding('utf8').on('data', (text) => {
-    errors += text;
-  });
-  const answers = [];
-  child.on('message', (message) => answers.push(message));
-  const answer = async () => {
-    const heard = () => answers.length > 0 || child.exitCode !== null || child.signalCode !== null;
-    await until(heard, 'the server answered');
-    if (answers.length === 0) throw new Error(`the server ended: ${errors}`);
-    return answers.shift();
-  };
-  await answer();
-  const play = async (count) => {
-    for (let left = count; left > 0; left -= 50) {
-      child.send(Math.min(left, 50));
-      await answer();
-    }
-  };
-  // A hundred to warm up: what is allocated once is there then.
-  await play(100);
-  const settled = async (than) => {
-    let now;
-    const fits = () => {
-      now = resources(child.pid);
-      return now.children === 0 && (!than || (now.threads <= than.threads && now.fds <= than.fds));
-    };
-    await until(fits, 'no more children, threads and descriptors were there than before').catch((error) => {
-      throw new Error(`${error.message}: ${JSON.stringify({ than, now })}`);
-    });
-    return now;
-  };
-  // Threads of the disk end when they have had nothing to do.
-  await settled();
-  await until(() => resources(child.pid).threads <= 16, 'idle threads ended');
-  const before = await settled();
-  await play(STARTED);
-  await until(() => processesWith(mark).filter(({ parent }) => parent === child.pid).length === 0, 'every agent ended');
-  const after = await settled(before);
-  const growth = (after.rss - before.rss) / MIB;
-  expect(growth).toBeLessThan(8);
-  const what = `${before.threads} → ${after.threads} threads, ${before.fds} → ${after.fds} descriptors, ${growth.toFixed(1)} MiB`;
-  tried('Agents of all manners, started and aborted at random', STARTED, what);
+  const host = await hosted('starts-and-aborts.mjs', { storeDir: join(temporaryFolder(), 'store'), name: 'r', mark });
+  // To warm up: what is allocated once is there then.
+  await host.asks(100);
+  const before = await host.settled();
+  await host.asks(STARTED);
+  const after = await host.settled(before);
+  expect((after.rss - before.rss) / MIB).toBeLessThan(8);
+  // The children that agents left, which nobody asked to go, are not the server's any more.
+  for (const { pid } of processesWith(mark)) process.kill(pid, 'SIGKILL');
+  tried('Agents of all manners, started and aborted at random', STARTED, host.compared(before, after));
 });

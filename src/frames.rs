@@ -152,7 +152,7 @@ pub struct EventId {
 }
 
 impl EventId {
-    /// Reads what [`EventId::write`] wrote.
+    /// Reads what `EventId::write` wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let (run, events) = text.trim().split_once('-')?;
         Some(Self { run: run.parse().ok()?, events: events.parse().ok()? })

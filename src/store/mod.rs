@@ -6,7 +6,7 @@
 //! knows nothing of runs. All of it blocks; only `add_message` is quick enough for the JavaScript
 //! thread.
 //!
-//! The way of a write: [`session_file`] opens and locks the file (`lock`), knows its lines
+//! The way of a write: `session_file` opens and locks the file (`lock`), knows its lines
 //! (`layout`, `line`), plans the next version (`plan`), writes it beside (`atomic`) and looks after
 //! the version it replaced (`replaced`). Then, with the session's lock given back, its entry in
 //! `index_file` is updated under the index's own.
