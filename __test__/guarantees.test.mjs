@@ -393,17 +393,21 @@ describe('4. subscribers are a set in subscription order', () => {
     expect(calls.join(' ')).toBe('A1 B1 A2 A3');
   });
 
-  it('lets one added inside a callback join with the event at hand', async () => {
+  it.each([
+    ['one added inside a callback', 1],
+    ['one added inside the callback of the only one there', 0],
+  ])('lets %s join with the event at hand', async (_, others) => {
     useStore();
     const { sessionId } = start(agent('says', '1', '2', '3'));
     const calls = [];
+    for (let other = 0; other < others; other++) listen(sessionId);
     runs.subscribeToRun(sessionId, (event) => {
       if (!event?.delta) return;
       calls.push(`A${event.delta}`);
       if (event.delta !== '2') return;
       runs.subscribeToRun(sessionId, (event) => event?.delta && calls.push(`B${event.delta}`), { replay: false });
     });
-    await listen(sessionId).ended;
+    await until(() => !runs.hasActiveRun(sessionId), 'the run ended');
     expect(calls.join(' ')).toBe('A1 A2 B2 A3 B3');
   });
 

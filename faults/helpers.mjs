@@ -1,32 +1,19 @@
 // What the fault tests share: reproducible chance, a record of what was tried, and what is left of
 // processes. The rest comes from the ordinary tests' helpers.
-import { appendFileSync, cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { fork } from 'node:child_process';
+import { appendFileSync, cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { onTestFinished } from 'vitest';
+import { until } from '../__test__/helpers/index.mjs';
 
 export * from '../__test__/helpers/index.mjs';
 
-/** Given by `npm run test:faults -- --seed N`, and printed by it. */
-export const seed = Number(process.env.FAULTS_SEED ?? 1);
+export { chance, seed } from './chance.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
 
 export const program = (name) => fileURLToPath(new URL(`./programs/${name}`, import.meta.url));
-
-/** Chance that is the same for the same seed and name. */
-export function chance(name) {
-  let state = seed >>> 0;
-  for (const char of name) state = (Math.imul(state, 31) + char.codePointAt(0)) >>> 0;
-  // Mulberry32.
-  const next = () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-  const below = (limit) => Math.floor(next() * limit);
-  return { below, pick: (from) => from[below(from.length)] };
-}
 
 /** Notes how often a fault was tried, for the table that `npm run test:faults` prints. */
 export function tried(fault, times, what) {
@@ -98,6 +85,64 @@ export function resources(pid) {
 
 export const MIB = 1 << 20;
 
+/** A program of `programs/` that does as many of something as it is asked for, and is measured. */
+export async function hosted(name, setting) {
+  const child = fork(program(name), [JSON.stringify(setting)], {
+    execArgv: ['--expose-gc'],
+    stdio: ['ignore', 'inherit', 'pipe', 'ipc'],
+  });
+  onTestFinished(() => void child.kill('SIGKILL'));
+  let errors = '';
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    errors = (errors + text).slice(-10_000);
+  });
+  const answers = [];
+  child.on('message', (message) => answers.push(message));
+  const isEnded = () => child.exitCode !== null || child.signalCode !== null;
+  const answer = async () => {
+    await until(() => answers.length > 0 || isEnded(), 'the server answered').catch((error) => {
+      throw new Error(`${error.message}; its stderr: ${errors}`);
+    });
+    if (answers.length === 0) throw new Error(`the server ended; its stderr: ${errors}`);
+    return answers.shift();
+  };
+  await answer();
+  return {
+    pid: child.pid,
+    /** In portions, so that each is over soon. */
+    async asks(count) {
+      let last;
+      for (let left = count; left > 0; left -= 50) {
+        child.send(Math.min(left, 50));
+        last = await answer();
+      }
+      return last;
+    },
+    /** What it has when it has come to rest: no more, if compared, than it had. */
+    async settled(than = IDLE) {
+      let now;
+      const fits = () => {
+        now = resources(child.pid);
+        return now.children === 0 && now.threads <= than.threads && now.fds <= than.fds;
+      };
+      await until(fits, 'a server came to rest').catch((error) => {
+        throw new Error(`${error.message}: ${JSON.stringify({ than, now })}`);
+      });
+      return now;
+    },
+    compared(before, after) {
+      const growth = ((after.rss - before.rss) / MIB).toFixed(1);
+      return `${before.threads} → ${after.threads} threads, ${before.fds} → ${after.fds} descriptors, ${growth} MiB more`;
+    },
+  };
+}
+
+/**
+ * Node's own threads and descriptors, and those of the engine that stay. The disk's threads end, and
+ * replaced files are closed, when they have had nothing to do for two seconds.
+ */
+const IDLE = { threads: 16, fds: 64 };
+
 // ── Store files ──
 
 /** A history of about `bytes`, as a session's file has it. */
@@ -113,5 +158,3 @@ export function history(bytes, id = 'h') {
 
 /** Temporary files of the store that nobody has put in their place yet. */
 export const temporaries = (dir) => readdirSync(dir).filter((name) => name.endsWith('.tmp'));
-
-export { appendFileSync, dirname, join, mkdirSync, readFileSync, rmSync, writeFileSync };

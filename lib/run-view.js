@@ -147,13 +147,13 @@ class Subscribers {
     this.#changed();
   }
 
-  /** Those that are added meanwhile are given the event too. */
-  notify(event, number) {
+  /** Those that are added meanwhile are given the event too. `told` has had it. */
+  notify(event, number, told = null) {
     const inOrder = this.#inOrder;
     this.#isNotifying = true;
     for (let index = 0; index < inOrder.length; index++) {
       const subscription = inOrder[index];
-      if (subscription.hasLeft || number < subscription.from) continue;
+      if (subscription.hasLeft || number < subscription.from || subscription === told) continue;
       try {
         subscription.runInAsyncScope(subscription.callback, undefined, event);
       } catch {
@@ -312,12 +312,15 @@ class RunView {
       const event = this.#reader.next();
       this.#buffer?.push(event);
       left--;
-      if (this.#seen++ < from) continue;
+      const number = this.#seen++;
+      if (number < from) continue;
       try {
         callback(event);
       } catch {
         // As in `notify`.
       }
+      // Whoever was added by it joins at this event.
+      if (subscribers.only !== only) subscribers.notify(event, number, only);
     }
     return left;
   }

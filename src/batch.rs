@@ -141,3 +141,81 @@ fn utf8(payload: &[u8]) -> &str {
     // The log is written from `str`s only, and an entry is never cut.
     std::str::from_utf8(payload).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_log::tests::{LINES, log_of};
+
+    /// The events of a log, put together again as JavaScript does: kind and text of each.
+    fn read(log: &EventLog, room: usize) -> Vec<(u32, Vec<u16>)> {
+        let (mut batch, mut cursor) = (Batch::default(), Cursor::default());
+        let mut events = Vec::new();
+        loop {
+            let mut codes = vec![0; room];
+            let count = batch.fill(log, &mut cursor, &mut codes);
+            if count == 0 {
+                return events;
+            }
+            let units: Vec<u16> = match batch.text() {
+                Text::Ascii(text) => text.iter().map(|&byte| u16::from(byte)).collect(),
+                Text::Utf8(text) => text.encode_utf16().collect(),
+                Text::Utf16(text) => text.to_vec(),
+            };
+            let mut rest = &units[..];
+            for code in &codes[..count] {
+                let (own, behind) = rest.split_at((code >> 3) as usize);
+                events.push((code & 7, own.to_vec()));
+                rest = behind;
+            }
+            assert!(rest.is_empty(), "the text is used up");
+        }
+    }
+
+    #[test]
+    fn every_size_of_batch_gives_the_same_events() {
+        let (log, events) = log_of(&LINES);
+        let whole = read(&log, 256);
+        assert_eq!(whole.len(), events.len());
+        for room in 1..events.len() {
+            assert_eq!(read(&log, room), whole, "batches of {room}");
+        }
+    }
+
+    #[test]
+    fn deltas_come_decoded_with_lone_surrogates() {
+        let (log, _) = log_of(&LINES);
+        let events = read(&log, 256);
+        let delta = |units: &[u16]| (Kind::TextDelta as u32, units.to_vec());
+        assert!(events.contains(&delta(&[0xe9, 0xd83d])));
+        assert!(events.contains(&delta(&[0xde00])));
+        assert!(events.contains(&(Kind::ReasoningDelta as u32, vec![0x68, 0x6d, 10])));
+    }
+
+    #[test]
+    fn plain_text_stays_narrow() {
+        let (log, _) = log_of(&[r#"{"event":"agent","stream":"assistant","data":{"delta":"ab"}}"#]);
+        let mut batch = Batch::default();
+        batch.fill(&log, &mut Cursor::default(), &mut [0; 9]);
+        assert!(matches!(batch.text(), Text::Ascii(_)));
+    }
+
+    #[test]
+    fn a_big_event_makes_a_batch_of_its_own() {
+        for (text, is_ascii) in [("x".repeat(100_000), true), ("é\u{1f642}".repeat(30_000), false)]
+        {
+            let call = format!(
+                r#"{{"event":"agent","stream":"tool","data":{{"phase":"start","toolCallId":"t","name":"x","args":{{"a":"{text}"}}}}}}"#
+            );
+            let small = r#"{"event":"agent","stream":"assistant","data":{"delta":"ab"}}"#;
+            let (log, events) = log_of(&[small, &call, small]);
+            let (mut batch, mut cursor) = (Batch::default(), Cursor::default());
+            let mut codes = [0; 64];
+            let before = batch.fill(&log, &mut cursor, &mut codes);
+            assert_eq!(batch.fill(&log, &mut cursor, &mut codes), 1);
+            assert_eq!(matches!(batch.text(), Text::Utf8(_)), !is_ascii);
+            assert!(before >= 3);
+            assert_eq!(read(&log, 256).len(), events.len());
+        }
+    }
+}

@@ -345,3 +345,135 @@ fn read_number(bytes: &[u8]) -> (usize, &[u8]) {
     }
     (number, &[])
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::protocol::Translator;
+
+    /// A log of what the module makes of these lines, and each event's JSON as it came.
+    pub(crate) fn log_of(lines: &[&str]) -> (EventLog, Vec<String>) {
+        struct Both(NewEntries, Vec<String>);
+        impl EventSink for Both {
+            fn event(&mut self, event: UiEvent<'_>) {
+                let mut json = Vec::new();
+                event.write_json(Form::Stringify, &mut json);
+                self.1.push(String::from_utf8(json).unwrap());
+                self.0.event(event);
+            }
+        }
+        let mut log = EventLog::default();
+        let mut both = Both(NewEntries::default(), Vec::new());
+        let mut translator = Translator::new(None);
+        for line in lines {
+            translator.line(line.as_bytes(), 1_771_000_000_000, &mut both);
+            log.append(&mut both.0);
+        }
+        translator.finish("", Some(0), 1_771_000_000_000, &mut both);
+        log.append(&mut both.0);
+        (log, both.1)
+    }
+
+    pub(crate) const LINES: [&str; 9] = [
+        r#"{"event":"agent","stream":"lifecycle","data":{"phase":"start"}}"#,
+        r#"{"event":"agent","stream":"thinking","data":{"delta":"hm\n"}}"#,
+        r#"{"event":"agent","stream":"assistant","data":{"delta":"é\ud83d"}}"#,
+        r#"{"event":"agent","stream":"assistant","data":{"delta":"\ude00"}}"#,
+        r#"{"event":"agent","stream":"tool","data":{"phase":"start","toolCallId":"t","name":"x","args":{"a":1e400,"b":-0}}}"#,
+        r#"{"event":"agent","stream":"tool","data":{"phase":"result","toolCallId":"t","isError":true,"result":{"details":{"error":{"code":5}}}}}"#,
+        r#"{"event":"agent","stream":"tool","data":{"phase":"result","toolCallId":"never called","result":"日本"}}"#,
+        r#"{"event":"agent","stream":"assistant","data":{"delta":"more"}}"#,
+        r#"{"event":"agent","stream":"thinking","data":{"delta":"and on"}}"#,
+    ];
+
+    fn json_from(log: &EventLog, mut cursor: Cursor) -> Vec<String> {
+        let mut all = Vec::new();
+        log.read(&mut cursor, |entry, parts| {
+            let mut json = Vec::new();
+            entry.write_json(parts, &mut json);
+            all.push(String::from_utf8(json).unwrap());
+            ControlFlow::Continue(())
+        });
+        assert_eq!(cursor.next(), log.len());
+        all
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        let (log, events) = log_of(&LINES);
+        assert!(events.len() > 15);
+        assert_eq!(json_from(&log, Cursor::default()), events);
+    }
+
+    #[test]
+    fn a_cursor_can_be_placed_before_every_event_of_every_block() {
+        let lines: Vec<&str> = LINES.iter().copied().cycle().take(9 * 1_500).collect();
+        let (log, events) = log_of(&lines);
+        assert!(log.blocks.len() > 5, "{} blocks", log.blocks.len());
+        let mut walking = Cursor::default();
+        for (number, event) in events.iter().enumerate() {
+            let mut placed = log.cursor_at(number as u64);
+            assert_eq!(placed.parts(), walking.parts(), "before event {number}");
+            let mut json = Vec::new();
+            log.read(&mut placed, |entry, parts| {
+                entry.write_json(parts, &mut json);
+                ControlFlow::Break(())
+            });
+            assert_eq!(placed.next(), number as u64, "what breaks off is not read");
+            assert_eq!(json, event.as_bytes(), "event {number}");
+            log.step(&mut walking);
+        }
+        assert_eq!(log.cursor_at(u64::MAX).next(), log.len());
+    }
+
+    #[test]
+    fn a_cursor_at_the_end_goes_on_when_more_is_appended() {
+        let mut log = EventLog::default();
+        let mut new = NewEntries::default();
+        let mut cursor = Cursor::default();
+        let id = "text-1-1";
+        for number in 0..20_000_u64 {
+            let text = format!("delta number {number}");
+            let event = match number {
+                0 => UiEvent::TextStart { id },
+                _ => UiEvent::TextDelta { id, delta: crate::json::trusted(&text) },
+            };
+            new.event(event);
+            log.append(&mut new);
+            let mut seen = 0;
+            log.read(&mut cursor, |entry, parts| {
+                assert_eq!(parts.text.as_deref(), Some(id));
+                assert!(number == 0 || entry.payload == text.as_bytes());
+                seen += 1;
+                ControlFlow::Continue(())
+            });
+            assert_eq!((seen, cursor.next()), (1, number + 1));
+        }
+        assert!(log.blocks.len() > 3);
+    }
+
+    #[test]
+    fn a_short_delta_takes_little_more_than_its_bytes() {
+        let line = r#"{"event":"agent","stream":"assistant","data":{"delta":"abcdefgh"}}"#;
+        let (log, events) = log_of(&vec![line; 10_000]);
+        assert!(log.bytes() < 10 * events.len(), "{} bytes", log.bytes());
+        let held: usize = log.blocks.iter().map(|block| block.bytes.capacity()).sum();
+        assert!(held < log.bytes() + 2 * BLOCK_BYTES, "{held} bytes held");
+    }
+
+    #[test]
+    fn the_exact_form_gives_infinity_and_minus_zero_back() {
+        let (log, _) = log_of(&LINES);
+        let mut forms = Vec::new();
+        log.read(&mut Cursor::default(), |entry, _| {
+            if entry.kind == Kind::ExactJson {
+                let (text, exact) = entry.json_forms();
+                forms.push([text, exact].map(|form| String::from_utf8_lossy(form).into_owned()));
+            }
+            ControlFlow::Continue(())
+        });
+        let [[text, exact]] = &forms[..] else { panic!("{forms:?}") };
+        assert!(text.ends_with(r#""input":{"a":null,"b":0}}"#), "{text}");
+        assert!(exact.contains(r#""b":-0"#) && exact.contains(r#""a":1e"#), "{exact}");
+    }
+}

@@ -152,7 +152,7 @@ pub struct EventId {
 }
 
 impl EventId {
-    /// Reads what [`EventId::write`] wrote.
+    /// Reads what `EventId::write` wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let (run, events) = text.trim().split_once('-')?;
         Some(Self { run: run.parse().ok()?, events: events.parse().ok()? })
@@ -261,4 +261,91 @@ fn with_error_text(call: &str, text: Value<'_>) -> Vec<u8> {
     let text = JsonStr::escape(&text);
     let text = text.as_str();
     format!(r#"{{"type":"tool-output-error","toolCallId":"{call}","errorText":"{text}"}}"#).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_log::tests::{LINES, log_of};
+
+    const RUN: u64 = 1_771_000_000_000;
+
+    fn encoded(protocol: Protocol, log: &EventLog) -> (FrameLog, String) {
+        let frames = FrameLog::new(protocol);
+        while frames.encode_more(log, RUN) {}
+        let mut bytes = Vec::new();
+        let end = frames.read(0, usize::MAX, &mut bytes);
+        assert_eq!(end, bytes.len());
+        (frames, String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn the_modules_frames_are_its_events() {
+        let (log, events) = log_of(&LINES);
+        let (frames, text) = encoded(Protocol::Module, &log);
+        let expected: String = events.iter().map(|json| format!("data: {json}\n\n")).collect();
+        assert_eq!(text, expected);
+        assert_eq!(frames.encoded(), (events.len() as u64, text.len()));
+    }
+
+    #[test]
+    fn the_ai_sdk_gets_ids_and_nothing_that_it_refuses() {
+        let (log, events) = log_of(&LINES);
+        let (_, text) = encoded(Protocol::AiSdk, &log);
+        assert!(!text.contains("never called"));
+        assert!(text.contains(r#""errorText":"{\"code\":5}""#));
+        let ids: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+        assert_eq!(ids.len(), events.len() - 1);
+        let last = EventId { run: RUN, events: events.len() as u64 };
+        assert_eq!(ids.last().and_then(|id| EventId::parse(id)), Some(last));
+    }
+
+    #[test]
+    fn a_reader_can_begin_at_every_event_and_read_in_pieces() {
+        let lines: Vec<&str> = LINES.iter().copied().cycle().take(900).collect();
+        let (log, events) = log_of(&lines);
+        for protocol in [Protocol::Module, Protocol::AiSdk] {
+            let (frames, text) = encoded(protocol, &log);
+            let mut before = 0;
+            for event in 0..=events.len() as u64 {
+                let offset = frames.offset_of(event).unwrap();
+                assert!(offset >= before && text.is_char_boundary(offset));
+                let rest = &text[offset..];
+                assert!(rest.is_empty() || rest.starts_with("data: ") || rest.starts_with("id: "));
+                before = offset;
+            }
+            assert_eq!(frames.offset_of(events.len() as u64 + 1), None);
+            for limit in [1_000, 65_536, 100_000] {
+                let (mut at, mut bytes) = (0, Vec::new());
+                while at < text.len() {
+                    let mut piece = Vec::new();
+                    at = frames.read(at, limit, &mut piece);
+                    assert!(!piece.is_empty() && piece.len() <= limit);
+                    bytes.extend(piece);
+                }
+                assert_eq!(bytes, text.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_is_encoded_once() {
+        let (log, events) = log_of(&LINES);
+        let (frames, text) = encoded(Protocol::Module, &log);
+        for _ in 0..3 {
+            let mut again = Vec::new();
+            frames.read(0, usize::MAX, &mut again);
+            assert!(!frames.encode_more(&log, RUN));
+            assert_eq!(again, text.as_bytes());
+        }
+        assert_eq!(frames.encoded().0, events.len() as u64);
+    }
+
+    #[test]
+    fn only_an_id_is_read_as_one() {
+        assert_eq!(EventId::parse("12-3"), Some(EventId { run: 12, events: 3 }));
+        for wrong in ["", "-", "12", "12-", "-3", "a-3", "12-3-4", "99999999999999999999-1"] {
+            assert_eq!(EventId::parse(wrong), None, "{wrong:?}");
+        }
+    }
 }

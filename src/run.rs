@@ -244,22 +244,24 @@ impl Run {
         self.control.hurry.notify_one();
     }
 
-    fn end_group(self: &Arc<Self>, kill_after: Duration) {
-        let is_first = !self.control.is_aborted.swap(true, Ordering::Relaxed);
-        // Children may be left when the agent itself has gone.
-        if !self.signal(libc::SIGTERM)
+    /// As [`Run::signal`], and to the children that an agent left which has gone itself.
+    fn signal_everybody(&self, signal: i32) {
+        if !self.signal(signal)
             && let Some(process) = self.process()
         {
-            process.signal_group(libc::SIGTERM);
+            process.signal_group(signal);
         }
+    }
+
+    fn end_group(self: &Arc<Self>, kill_after: Duration) {
+        let is_first = !self.control.is_aborted.swap(true, Ordering::Relaxed);
+        self.signal_everybody(libc::SIGTERM);
         let is_sooner = kill_after < self.settings.kill_after;
         if let (true, Ok(runtime)) = (is_first || is_sooner, crate::runtime::runtime()) {
             let run = Arc::clone(self);
             runtime.spawn(async move {
                 sleep(kill_after).await;
-                if let Some(process) = run.process() {
-                    process.signal_group(libc::SIGKILL);
-                }
+                run.signal_everybody(libc::SIGKILL);
             });
         }
     }

@@ -1,10 +1,13 @@
 //! What must hold for every input: JSON forms are stable, parts are balanced, nothing panics.
 
+mod balance;
+
 use active_runs::{
     json::{Document, JsonStr, JsonString, JsonValue, Rope},
     message::Message,
-    protocol::{EventSink, Form, Translator, UiEvent},
+    protocol::Translator,
 };
+use balance::{Balance, Both};
 use proptest::prelude::*;
 
 /// JSON texts of every shape, with odd keys, odd numbers and surrogates on their own.
@@ -60,72 +63,6 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
         1 => json().prop_map(String::into_bytes),
         1 => prop::collection::vec(any::<u8>(), 0..60),
     ]
-}
-
-/// Makes sure that every delta lies inside its part, and that ids are new and tool calls whole.
-#[derive(Default)]
-struct Balance {
-    open: Vec<String>,
-    seen: Vec<String>,
-    called: Option<String>,
-    text: String,
-}
-
-impl Balance {
-    fn start(&mut self, id: &str) {
-        assert!(!self.seen.iter().any(|seen| seen == id), "{id} is new");
-        self.seen.push(id.to_owned());
-        self.open.push(id.to_owned());
-    }
-
-    fn delta(&self, id: &str, delta: &JsonStr) {
-        assert!(self.open.iter().any(|open| open == id), "{id} is open");
-        assert!(!delta.is_empty());
-    }
-
-    fn end(&mut self, id: &str) {
-        let place = self.open.iter().position(|open| open == id).expect("what ends is open");
-        self.open.remove(place);
-    }
-}
-
-impl EventSink for Balance {
-    fn event(&mut self, event: UiEvent<'_>) {
-        let [plain, exact] = [Form::Stringify, Form::Exact].map(|form| {
-            let mut json = Vec::new();
-            event.write_json(form, &mut json);
-            let json = String::from_utf8(json).expect("events are text");
-            Document::parse(&json).expect("events are JSON").root().stringify()
-        });
-        assert_eq!(plain, exact);
-        let called = self.called.take();
-        match event {
-            UiEvent::TextStart { id } | UiEvent::ReasoningStart { id } => self.start(id),
-            UiEvent::TextDelta { id, delta } => {
-                self.delta(id, delta);
-                self.text.push_str(&delta.to_string_lossy());
-            }
-            UiEvent::ReasoningDelta { id, delta, .. } => self.delta(id, delta),
-            UiEvent::TextEnd { id } | UiEvent::ReasoningEnd { id } => self.end(id),
-            UiEvent::ToolInputStart { tool_call_id, .. } => {
-                assert!(self.open.is_empty());
-                self.called = Some(tool_call_id.as_str().to_owned());
-            }
-            UiEvent::ToolInputAvailable { tool_call_id, .. } => {
-                assert_eq!(called.as_deref(), Some(tool_call_id.as_str()));
-            }
-            UiEvent::ToolOutputAvailable { .. } | UiEvent::ToolOutputError { .. } => {}
-        }
-    }
-}
-
-struct Both(Balance, Message);
-
-impl EventSink for Both {
-    fn event(&mut self, event: UiEvent<'_>) {
-        self.0.event(event);
-        self.1.event(event);
-    }
 }
 
 proptest! {
@@ -198,8 +135,7 @@ proptest! {
         }
         translator.finish(&stderr, code, 2, &mut both);
         let Both(balance, message) = both;
-        prop_assert!(balance.open.is_empty(), "{:?} ended", balance.open);
-        prop_assert!(!balance.text.is_empty(), "something was answered");
+        balance.expect_closed();
         let mut stored = Vec::new();
         message.write_line(&mut stored, "T", true).expect("memory can be written");
         let stored = String::from_utf8(stored).expect("a message is text");

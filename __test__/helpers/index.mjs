@@ -115,9 +115,11 @@ export async function puppet() {
   onTestFinished(() => onEnd.forEach((end) => end()));
   await new Promise((resolve) => strings.listen(path, resolve));
 
+  // In some versions of Node, the agent's readline takes these two for line ends.
+  const escaped = (character) => `\\u${character.codePointAt(0).toString(16)}`;
   const send = async (command) => {
     const { socket } = await connection;
-    socket.write(`${JSON.stringify(command)}\n`);
+    socket.write(`${JSON.stringify(command).replace(/[\u2028\u2029]/g, escaped)}\n`);
   };
   /** Resolves when the agent has done it, or is dead. */
   const tell = async (command) => {

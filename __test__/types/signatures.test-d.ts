@@ -4,14 +4,22 @@ import type { ChildProcess } from "node:child_process";
 import {
   abortRun,
   configure,
+  createRunResponse,
+  createRunStream,
+  createSession,
+  deleteSession,
   getActiveRun,
   hasActiveRun,
+  listSessions,
   onWarning,
   persistUserMessage,
+  readMessages,
   startRun,
   stats,
   subscribeToRun,
+  upsertMessages,
 } from "active-runs";
+import { dropOpenParts } from "active-runs/client";
 import type {
   AccumulatedMessage,
   ActiveRun,
@@ -21,10 +29,12 @@ import type {
   ErrorCode,
   RunStatus,
   RunSubscriber,
+  SessionEntry,
   Settings,
   SseEvent,
   StartRunParams,
   Stats,
+  StoredMessage,
   SubscribeOptions,
   ToolCall,
   UserMessage,
@@ -127,6 +137,21 @@ expectTypeOf(stats().runs).toEqualTypeOf<Record<"running" | "completed" | "error
 expectTypeOf(onWarning).parameters.toEqualTypeOf<[(warning: Warning) => void]>();
 expectTypeOf(onWarning(() => {})).toEqualTypeOf<() => void>();
 expectTypeOf<Warning["sessionId"]>().toEqualTypeOf<string | undefined>();
+expectTypeOf(createRunStream("s")).toEqualTypeOf<ReadableStream<Uint8Array> | null>();
+expectTypeOf(createRunResponse("s")).toEqualTypeOf<Response>();
+createRunStream("s", { replay: "compact", lastEventId: null, heartbeatMs: 0, protocol: "ai-sdk" });
+createRunResponse("s", { request: new Request("http://x/"), headers: { "x-own": "1" }, status: 201, replay: false });
+// @ts-expect-error not a protocol
+createRunStream("s", { protocol: "sse" });
+expectTypeOf(readMessages("s")).toEqualTypeOf<Promise<StoredMessage[]>>();
+expectTypeOf(upsertMessages("s", [{ id: "m", content: "x" }], { title: "t" })).toEqualTypeOf<Promise<void>>();
+// @ts-expect-error a message has an id
+upsertMessages("s", [{ content: "x" }]);
+expectTypeOf(listSessions()).toEqualTypeOf<Promise<SessionEntry[]>>();
+expectTypeOf(createSession({ title: "t", filePath: "/f" })).toEqualTypeOf<Promise<SessionEntry>>();
+expectTypeOf(deleteSession("s")).toEqualTypeOf<Promise<boolean>>();
+const message = { id: "m", parts: [{ type: "text", state: "streaming" }] };
+expectTypeOf(dropOpenParts(message)).toEqualTypeOf(message);
 
 // Errors.
 try {

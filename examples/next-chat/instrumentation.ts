@@ -1,7 +1,4 @@
-/** Runs once when the server starts, before any request. */
+/** Next.js calls it once when the server starts, before any request. */
 export async function register() {
-  if (process.env.NEXT_RUNTIME !== 'nodejs') return;
-  const { configure } = await import('active-runs');
-  const { storeDir } = await import('./lib/settings');
-  configure({ storeDir });
+  if (process.env.NEXT_RUNTIME === 'nodejs') await import('./lib/start');
 }

@@ -6,7 +6,7 @@
 //! knows nothing of runs. All of it blocks; only `add_message` is quick enough for the JavaScript
 //! thread.
 //!
-//! The way of a write: [`session_file`] opens and locks the file (`lock`), knows its lines
+//! The way of a write: `session_file` opens and locks the file (`lock`), knows its lines
 //! (`layout`, `line`), plans the next version (`plan`), writes it beside (`atomic`) and looks after
 //! the version it replaced (`replaced`). Then, with the session's lock given back, its entry in
 //! `index_file` is updated under the index's own.
@@ -27,6 +27,7 @@ mod tests;
 use crate::{
     error::{Error, Result},
     json::Cursor,
+    runtime::runtime,
     session_id::SessionId,
 };
 use index_file::{IndexFile, Touch};
@@ -39,9 +40,13 @@ use std::{
     fmt,
     io::{self, Write},
     path::{self, Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
+use tokio::{task::spawn_blocking, time::sleep};
 
 /// How often the files are looked for that processes left which died at work.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -97,6 +102,9 @@ pub struct Store {
     live: Live,
     /// When temporary files were last looked for.
     swept: Mutex<Option<Instant>>,
+    /// Replaced files are closed later, by a task of the runtime.
+    is_tidying: AtomicBool,
+    this: Weak<Self>,
 }
 
 #[derive(Default)]
@@ -151,11 +159,13 @@ impl Store {
             stores.last = Some(Arc::clone(&store));
             return store;
         }
-        let store = Arc::new(Self {
+        let store = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             sessions: Mutex::default(),
             index: IndexFile::new(&folder),
             live: Live::new(&folder),
             swept: Mutex::default(),
+            is_tidying: AtomicBool::new(false),
             folder: folder.clone(),
         });
         stores.open.retain(|_, store| store.strong_count() > 0);
@@ -182,6 +192,7 @@ impl Store {
         now_ms: u64,
     ) -> Result<bool> {
         let added = self.session(session).add(&self.live, id, line)?;
+        self.tidy_later();
         if added {
             self.index.touch(session, &Touch { added: 1, title: None, now_ms });
         }
@@ -207,6 +218,7 @@ impl Store {
         let mut write = |_: usize, out: &mut dyn Write| write(out);
         let mut put = Put { ids: &[id], only_new: false, durable, write: &mut write };
         let added = self.session(session).put(&self.live, &mut put)?;
+        self.tidy_later();
         self.index.touch(session, &Touch { added, title: None, now_ms });
         Ok(())
     }
@@ -294,6 +306,7 @@ impl Store {
             |message: usize, out: &mut dyn Write| out.write_all(last[message].1.as_bytes());
         let mut put = Put { ids: &ids, only_new: false, durable: true, write: &mut write };
         let added = self.session(session).put(&self.live, &mut put)?;
+        self.tidy_later();
         self.index.touch(session, &Touch { added, title, now_ms });
         Ok(())
     }
@@ -367,6 +380,29 @@ impl Store {
         for file in files {
             file.forget_replaced();
         }
+    }
+
+    /// Has replaced files closed when their time is over, should nobody use the store by then.
+    fn tidy_later(&self) {
+        if replaced::watched() == 0 || self.is_tidying.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Ok(runtime) = runtime() else {
+            self.is_tidying.store(false, Ordering::Relaxed);
+            return;
+        };
+        let this = Weak::clone(&self.this);
+        runtime.spawn(async move {
+            sleep(replaced::WATCHED + Duration::from_millis(100)).await;
+            if let Some(store) = this.upgrade() {
+                // Before looking: whoever replaces a file from now on sees to it.
+                store.is_tidying.store(false, Ordering::Relaxed);
+                spawn_blocking(move || {
+                    store.sweep();
+                    store.tidy_later();
+                });
+            }
+        });
     }
 }
 

@@ -15,14 +15,26 @@ use super::{
 use std::{
     fs::File,
     io::{self, Write},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 /// A program that opened a file before it was replaced has written into it by then.
-const WATCHED: Duration = Duration::from_secs(2);
+pub(super) const WATCHED: Duration = Duration::from_secs(2);
 /// Replaced files kept open for a session; commits come faster than that only in tests.
 const MOST: usize = 4;
+/// Replaced files kept open in all: a server needs its descriptors for other things.
+const MOST_IN_ALL: usize = 512;
+
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// How many replaced files the process keeps open.
+pub(super) fn watched() -> usize {
+    OPEN.load(Ordering::Relaxed)
+}
 
 /// A replaced file, and what tells whether it was written into since.
 pub(super) struct Replaced {
@@ -47,13 +59,17 @@ impl Replaced {
         let now = Identity::of(&file)?;
         // Losing its name changes only the time that `same_content` leaves out.
         let identity = if now.same_content(&copied) { now } else { copied };
+        OPEN.fetch_add(1, Ordering::Relaxed);
         Ok(Self { file, identity, since: Instant::now(), layout, written: written.to_vec() })
     }
 
-    /// Adds one to those that are watched.
+    /// Adds one to those that are watched, if there is room for it.
     pub fn keep(all: &mut Vec<Self>, new: Self) {
-        if all.len() >= MOST {
+        let is_crowded = watched() > MOST_IN_ALL;
+        if all.len() >= MOST || (is_crowded && !all.is_empty()) {
             all.remove(0);
+        } else if is_crowded {
+            return;
         }
         all.push(new);
     }
@@ -75,6 +91,12 @@ impl Replaced {
     /// Whether a line of the current file was not yet in this one, or was written by us since.
     fn lacks(&self, hash: u64) -> bool {
         hash != NO_ID && (self.written.contains(&hash) || !self.layout.hashes().contains(&hash))
+    }
+}
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

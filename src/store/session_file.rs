@@ -95,6 +95,12 @@ impl SessionFile {
         state.known.as_ref().map_or(0, |known| known.layout.len())
     }
 
+    /// Replaced files that are kept open.
+    #[cfg(test)]
+    pub fn watched(&self) -> usize {
+        self.state().replaced.len()
+    }
+
     /// Closes replaced files that nobody will write into any more.
     pub fn forget_replaced(&self) {
         // Whoever holds the lock is about to look after them.

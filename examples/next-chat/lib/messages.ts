@@ -1,6 +1,7 @@
 import type { StoredMessage } from 'active-runs';
 import type { UIMessage } from 'ai';
 
+/** `isPartial`: the answer was still growing when it was read from the store. */
 export type ChatMessage = UIMessage<{ isPartial?: boolean }>;
 type Part = ChatMessage['parts'][number];
 
@@ -10,18 +11,18 @@ export function textOf(message: Pick<UIMessage, 'parts'>): string {
 
 /** The messages of a session's file as `useChat` takes them. */
 export function toChatMessages(stored: StoredMessage[]): ChatMessage[] {
-  return stored.map((message) => ({
-    id: message.id,
-    role: message.role,
-    parts: (message.parts ?? [{ type: 'text', text: message.content }]).map(toPart),
-    ...(message._streaming ? { metadata: { isPartial: true } } : {}),
+  return stored.map(({ id, role, content, parts, _streaming }) => ({
+    id,
+    role: role === 'user' ? 'user' : 'assistant',
+    parts: Array.isArray(parts) ? parts.map(toPart) : [{ type: 'text', text: String(content ?? '') }],
+    ...(_streaming === true ? { metadata: { isPartial: true } } : {}),
   }));
 }
 
-/** Only tool calls are stored in a form of their own. */
-function toPart(part: unknown): Part {
-  const { type, toolCallId, toolName, args, result, errorText } = part as ToolInvocation;
-  if (type !== 'tool-invocation') return part as Part;
+/** Of the parts, only tool calls are stored in a form of their own. */
+function toPart(part: Part | ToolInvocation): Part {
+  if (part.type !== 'tool-invocation') return part as Part;
+  const { toolCallId, toolName, args, result, errorText } = part as ToolInvocation;
   const call = { type: 'dynamic-tool', toolCallId, toolName, input: args } as const;
   if (errorText !== undefined) return { ...call, state: 'output-error', errorText: String(errorText) };
   if (result !== undefined) return { ...call, state: 'output-available', output: result };
@@ -29,7 +30,7 @@ function toPart(part: unknown): Part {
 }
 
 interface ToolInvocation {
-  type: string;
+  type: 'tool-invocation';
   toolCallId: string;
   toolName: string;
   args: Record<string, unknown>;

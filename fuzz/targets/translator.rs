@@ -1,0 +1,38 @@
+//! The agent's output, from bytes to events, to the log, and to the stored message: parts are
+//! balanced, every event and the message are JSON, whatever the agent says.
+#![no_main]
+
+use active_runs::{
+    json::Document,
+    lines::{Line, LineSplitter},
+    message::Message,
+    protocol::Translator,
+};
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../tests/balance/mod.rs"]
+mod balance;
+
+use balance::{Balance, Both};
+
+fuzz_target!(|input: (Option<i32>, bool, &str, &[u8])| {
+    let (code, is_subagent, stderr, stdout) = input;
+    let mut both = Both(Balance::default(), Message::new("id"));
+    let mut translator = Translator::new(is_subagent.then(|| "k".into()));
+    let mut splitter = LineSplitter::new(10_000);
+    let mut take = |line: Line<'_>| {
+        if let Line::Bytes(line) = line {
+            translator.line(line, 1, &mut both);
+        }
+    };
+    splitter.feed(stdout, &mut take);
+    splitter.end(&mut take);
+    translator.finish(stderr, code, 2, &mut both);
+    let Both(balance, message) = both;
+    balance.expect_closed();
+    let mut stored = Vec::new();
+    message.write_line(&mut stored, "T", true).expect("memory can be written");
+    let stored = String::from_utf8(stored).expect("a message is text");
+    let reread = Document::parse(&stored).expect("a message is JSON");
+    assert_eq!(reread.root().stringify(), stored);
+});
