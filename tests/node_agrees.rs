@@ -2,9 +2,11 @@
 //! both sides.
 
 use active_runs::json::{Document, JsonStr, Value};
+use flate2::read::GzDecoder;
 use std::{
     fmt::Write as _,
-    io::Write as _,
+    fs::File,
+    io::{Read as _, Write as _},
     process::{Command, Stdio},
 };
 
@@ -258,6 +260,22 @@ fn values_are_read_and_printed_as_node_does() {
         text
     };
     judge(&(0..5_000).map(value).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_the_fuzzer_found_worth_keeping_is_read_and_printed_as_node_does() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/json.gz");
+    let mut inputs = GzDecoder::new(File::open(corpus).expect("the corpus is there"));
+    let mut texts = Vec::new();
+    let mut length = [0; 4];
+    while inputs.read_exact(&mut length).is_ok() {
+        let mut input = vec![0; u32::from_le_bytes(length) as usize];
+        inputs.read_exact(&mut input).expect("the corpus is whole");
+        texts.extend(String::from_utf8(input).ok());
+    }
+    // Most of them are no JSON; those keep the test honest, too.
+    texts.extend((0..2 * texts.len()).map(|number| number.to_string()));
+    judge(&texts);
 }
 
 #[test]
