@@ -1,6 +1,6 @@
 // What those who operate a server are told: numbers, and warnings.
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, onTestFinished } from 'vitest';
@@ -213,7 +213,6 @@ describe('onWarning', () => {
       { code: 'STORE_FAILED', message: expect.stringContaining(storeDir), sessionId },
     ]);
     rmSync(storeDir);
-    mkdirSync(storeDir);
     await until(() => storeAt(storeDir).messages(sessionId).length === 1, 'the answer was saved');
   });
 
