@@ -1,11 +1,10 @@
 // What those who operate a server are told: numbers, and warnings.
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, onTestFinished } from 'vitest';
 import {
-  agent,
   better,
   listen,
   newSession,
@@ -31,100 +30,141 @@ function hearWarnings(code) {
   return heard;
 }
 
+// Each in a process of its own, so that runs of other tests do not count.
 describe('stats', () => {
   better('count the runs that can be found by status, and name the running agents', async () => {
-    useStore({ cleanupGraceMs: 60_000 });
-    const before = runs.stats();
     const told = await puppet();
-    const { sessionId } = start(told.agent);
-    await told.say('a');
-    await play(agent('says', 'b'));
-    await play(missing);
-    const during = runs.stats();
-    expect(during.runs).toEqual({
-      running: before.runs.running + 1,
-      completed: before.runs.completed + 1,
-      error: before.runs.error + 1,
+    const host = server(
+      async ({ runs, data, tell, agent, said, ended }) => {
+        await tell(runs.stats());
+        runs.startRun({ sessionId: 'running', message: 'm', agent: data.agent });
+        runs.startRun({ sessionId: 'completed', message: 'm', agent: agent('says', 'b') });
+        runs.startRun({ sessionId: 'error', message: 'm', agent: data.missing });
+        await Promise.all([said('running', 'a'), ended('completed'), ended('error')]);
+        await tell(runs.stats());
+        await ended('running');
+        await tell(runs.stats());
+        process.exit();
+      },
+      { settings: { storeDir: temporaryFolder(), cleanupGraceMs: 60_000 }, agent: told.agent, missing },
+    );
+    expect(await host.told()).toEqual({
+      runs: { running: 0, completed: 0, error: 0 },
+      subscribers: 0,
+      events: 0,
+      bufferedBytes: 0,
+      lines: { read: 0, unreadable: 0, otherSession: 0, tooLong: 0 },
+      flushes: { written: 0, failed: 0, lastError: null },
+      childPids: [],
     });
-    expect(during.childPids.filter((pid) => !before.childPids.includes(pid))).toEqual([await told.pid()]);
-    const listener = listen(sessionId);
+    await told.say('a');
+    const during = await host.told();
+    expect(during.runs).toEqual({ running: 1, completed: 1, error: 1 });
+    expect(during.childPids).toEqual([await told.pid()]);
     await told.exit();
-    await listener.ended;
-    const after = runs.stats();
-    expect(after.runs).toEqual({ ...during.runs, running: before.runs.running, completed: before.runs.completed + 2 });
-    expect(after.childPids).toEqual(before.childPids);
+    const after = await host.told();
+    expect(after.runs).toEqual({ running: 0, completed: 2, error: 1 });
+    expect(after.childPids).toEqual([]);
   });
 
   better('forget runs whose grace period is over, and remember what became of their lines', async () => {
-    useStore({ cleanupGraceMs: 0 });
-    const before = runs.stats();
-    const { sessionId } = await play(agent('says', 'a', 'b'));
-    await until(() => runs.getActiveRun(sessionId) === undefined, 'the run was forgotten');
-    const after = runs.stats();
-    expect(after.runs).toEqual(before.runs);
-    expect([after.events, after.bufferedBytes]).toEqual([before.events, before.bufferedBytes]);
-    expect(after.lines.read).toBe(before.lines.read + 2);
-  });
-
-  better('count subscribers, events and the bytes that they take', async () => {
-    useStore();
-    const before = runs.stats();
-    const told = await puppet();
-    const { sessionId } = start(told.agent);
-    const [one] = [listen(sessionId), listen(sessionId)];
-    expect(runs.stats().subscribers).toBe(before.subscribers + 2);
-    one.unsubscribe();
-    expect(runs.stats().subscribers).toBe(before.subscribers + 1);
-    const streams = [runs.createRunStream(sessionId), runs.createRunStream(sessionId)];
-    expect(runs.stats().subscribers).toBe(before.subscribers + 3);
-    await streams[0].cancel();
-    expect(runs.stats().subscribers).toBe(before.subscribers + 2);
-    await told.say('x'.repeat(1_000), 'y'.repeat(1_000));
-    await until(() => runs.stats().events === before.events + 3, 'start and deltas were buffered');
-    const bytes = runs.stats().bufferedBytes - before.bufferedBytes;
-    expect(bytes).toBeGreaterThan(2_000);
-    expect(bytes).toBeLessThan(2_200);
-    await told.exit();
-    await new Response(streams[1]).text();
-    await until(() => runs.stats().subscribers === before.subscribers, 'nobody was left');
-  });
-
-  better('count lines by what became of them, also when none of them was an event', async () => {
-    useStore({ maxLineBytes: 1_000 });
-    hearWarnings('LINE_TOO_LONG');
-    const before = runs.stats().lines;
-    const told = await puppet();
-    start(told.agent, { agentSessionId: 'mine' });
-    await told.out('no JSON\n\nnull\n');
-    await told.out(textLine('theirs', { sessionKey: 'agent:main:subagent:theirs' }));
-    await told.out(`${'x'.repeat(2_000)}\n`);
-    await until(() => runs.stats().lines.tooLong > before.tooLong, 'the lines were counted');
-    expect(runs.stats().lines).toEqual({
-      read: before.read,
-      unreadable: before.unreadable + 2,
-      otherSession: before.otherSession + 1,
-      tooLong: before.tooLong + 1,
+    const host = server(
+      async ({ runs, tell, agent, ended }) => {
+        runs.startRun({ sessionId: 's', message: 'm', agent: agent('says', 'a', 'b') });
+        await ended('s');
+        while (runs.getActiveRun('s')) await new Promise((resolve) => setImmediate(resolve));
+        await tell(runs.stats());
+        process.exit();
+      },
+      { settings: { storeDir: temporaryFolder(), cleanupGraceMs: 0 } },
+    );
+    expect(await host.told()).toMatchObject({
+      runs: { running: 0, completed: 0, error: 0 },
+      events: 0,
+      bufferedBytes: 0,
+      lines: { read: 2 },
     });
   });
 
-  better('count flushes, and keep the failure that came last', async () => {
-    useStore();
-    const before = runs.stats().flushes;
-    await play(agent('says', 'a'));
-    const good = runs.stats().flushes;
-    expect(good.written).toBeGreaterThan(before.written);
-    expect(good.failed).toBe(before.failed);
+  better('count subscribers, events and the bytes that they take', async () => {
+    const told = await puppet();
+    const host = server(
+      async ({ runs, data, tell, said }) => {
+        const subscribers = () => runs.stats().subscribers;
+        runs.startRun({ sessionId: 's', message: 'm', agent: data.agent });
+        const unsubscribe = runs.subscribeToRun('s', () => {});
+        runs.subscribeToRun('s', () => {});
+        const counts = [subscribers()];
+        unsubscribe();
+        counts.push(subscribers());
+        const streams = [runs.createRunStream('s'), runs.createRunStream('s')];
+        counts.push(subscribers());
+        await streams[0].cancel();
+        counts.push(subscribers());
+        await said('s', 'y');
+        const { events, bufferedBytes } = runs.stats();
+        await tell({ counts, events, bufferedBytes });
+        await new Response(streams[1]).text();
+        while (subscribers() > 0) await new Promise((resolve) => setImmediate(resolve));
+        await tell('nobody is left');
+        process.exit();
+      },
+      { settings: { storeDir: temporaryFolder() }, agent: told.agent },
+    );
+    await told.say('x'.repeat(1_000), 'y'.repeat(1_000));
+    const { counts, events, bufferedBytes } = await host.told();
+    expect(counts).toEqual([2, 1, 3, 2]);
+    expect(events).toBe(3);
+    expect(bufferedBytes).toBeGreaterThan(2_000);
+    expect(bufferedBytes).toBeLessThan(2_200);
+    await told.exit();
+    expect(await host.told()).toBe('nobody is left');
+  });
 
-    hearWarnings('STORE_FAILED');
+  better('count lines by what became of them, also when none of them was an event', async () => {
+    const told = await puppet();
+    const host = server(
+      async ({ runs, data, tell }) => {
+        runs.onWarning(() => {});
+        runs.startRun({ sessionId: 's', message: 'm', agentSessionId: 'mine', agent: data.agent });
+        while (runs.stats().lines.tooLong === 0) await new Promise((resolve) => setImmediate(resolve));
+        await tell(runs.stats().lines);
+        process.exit();
+      },
+      { settings: { storeDir: temporaryFolder(), maxLineBytes: 1_000 }, agent: told.agent },
+    );
+    await told.out('no JSON\n\nnull\n');
+    await told.out(textLine('theirs', { sessionKey: 'agent:main:subagent:theirs' }));
+    await told.out(`${'x'.repeat(2_000)}\n`);
+    expect(await host.told()).toEqual({ read: 0, unreadable: 2, otherSession: 1, tooLong: 1 });
+  });
+
+  better('count flushes, and keep the failure that came last', async () => {
     const folder = temporaryFolder();
     writeFileSync(join(folder, 'file'), '');
-    useStore({ storeDir: join(folder, 'file', 'store'), cleanupGraceMs: 0 });
-    const started = Date.now();
-    const { sessionId } = await play(agent('says', 'a'));
-    const bad = runs.stats().flushes;
-    expect(bad.failed).toBeGreaterThan(good.failed);
-    expect(bad.lastError).toEqual({ message: expect.stringContaining(folder), sessionId, at: expect.any(Number) });
-    expect(bad.lastError.at).toBeGreaterThanOrEqual(started);
+    const host = server(
+      async ({ runs, data, tell, agent, ended }) => {
+        runs.onWarning(() => {});
+        runs.startRun({ sessionId: 'good', message: 'm', agent: agent('says', 'a') });
+        await ended('good');
+        await tell(runs.stats().flushes);
+        runs.configure({ storeDir: data.bad });
+        const started = Date.now();
+        runs.startRun({ sessionId: 'bad', message: 'm', agent: agent('says', 'a') });
+        await ended('bad');
+        const { failed, lastError } = runs.stats().flushes;
+        await tell({ failed, lastError, isNew: lastError.at >= started && lastError.at <= Date.now() });
+        process.exit();
+      },
+      { settings: { storeDir: temporaryFolder() }, bad: join(folder, 'file', 'store') },
+    );
+    const good = await host.told();
+    expect(good.written).toBeGreaterThan(0);
+    expect(good).toMatchObject({ failed: 0, lastError: null });
+    const bad = await host.told();
+    expect(bad.failed).toBeGreaterThan(0);
+    expect(bad.lastError).toMatchObject({ message: expect.stringContaining(folder), sessionId: 'bad' });
+    expect(bad.isNew).toBe(true);
   });
 });
 
@@ -173,7 +213,6 @@ describe('onWarning', () => {
       { code: 'STORE_FAILED', message: expect.stringContaining(storeDir), sessionId },
     ]);
     rmSync(storeDir);
-    mkdirSync(storeDir);
     await until(() => storeAt(storeDir).messages(sessionId).length === 1, 'the answer was saved');
   });
 

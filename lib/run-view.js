@@ -53,6 +53,11 @@ class EventReader {
     this.#start = 0;
   }
 
+  /** Hands over the next `count` of the events that were pulled. */
+  tell(count, onEvent) {
+    for (; count > 0; count--) onEvent(this.next());
+  }
+
   /** The next of the events that were pulled. Called once for each: it counts nothing. */
   next() {
     const code = this.#codes[this.#at++];
@@ -369,7 +374,7 @@ class RunView {
     const reader = new EventReader(this.#handle.replay(), codes);
     for (let left = this.#seen; left > 0; left -= codes[COUNT]) {
       reader.pull(Math.min(left, BATCH));
-      for (let index = 0; index < codes[COUNT]; index++) onEvent(reader.next());
+      reader.tell(codes[COUNT], onEvent);
     }
   }
 }

@@ -48,7 +48,7 @@ pub struct Process {
     pid: Pid,
     group: Mutex<Group>,
     /// Readable when the process has ended. None where the system has no such thing.
-    #[cfg(target_os = "linux")]
+    #[cfg(linux)]
     pidfd: Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>,
 }
 
@@ -58,7 +58,7 @@ impl Process {
         Self {
             pid,
             group: Mutex::new(Group::Led),
-            #[cfg(target_os = "linux")]
+            #[cfg(linux)]
             pidfd: watch_end(pid),
         }
     }
@@ -96,7 +96,7 @@ impl Process {
 
     /// Waits for the agent's end and reaps it. To be called until it has answered, then no more.
     pub async fn wait(&self) -> io::Result<ExitStatus> {
-        #[cfg(target_os = "linux")]
+        #[cfg(linux)]
         if let Some(pidfd) = &self.pidfd {
             loop {
                 let mut ready = pidfd.readable().await?;
@@ -137,7 +137,7 @@ impl Process {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(linux)]
 fn watch_end(pid: Pid) -> Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     use rustix::process::{PidfdFlags, pidfd_open};
     use tokio::io::{Interest, unix::AsyncFd};

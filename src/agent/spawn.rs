@@ -118,7 +118,7 @@ pub async fn spawn(launch: Launch) -> Result<Spawned, SpawnError> {
     spawned.await.unwrap_or_else(|_| Err(failed(ended())))
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(linux)]
 fn spawn_here(command: &AgentCommand) -> io::Result<Spawned> {
     use rustix::{
         fs::{Mode, OFlags},
@@ -131,7 +131,7 @@ fn spawn_here(command: &AgentCommand) -> io::Result<Spawned> {
     Ok(Spawned { pid, stdout, stderr })
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(linux))]
 fn spawn_here(command: &AgentCommand) -> io::Result<Spawned> {
     use std::{
         os::unix::process::CommandExt,
@@ -156,7 +156,7 @@ fn spawn_here(command: &AgentCommand) -> io::Result<Spawned> {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(linux)]
 mod linux {
     //! The child between its birth and its `execve`. It runs in the parent's memory, so it must not
     //! allocate, lock, panic or return: all it needs is laid out before, and it makes system calls.

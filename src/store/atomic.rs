@@ -125,7 +125,7 @@ impl Write for Draft {
 }
 
 /// Returns how many bytes were copied: fewer than asked where the file system cannot do it.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(linux)]
 fn copy_in_kernel(from: &File, to: &File, range: Range<u64>) -> io::Result<u64> {
     use rustix::{fs::copy_file_range, io::Errno};
     let mut offset = range.start;
@@ -144,7 +144,7 @@ fn copy_in_kernel(from: &File, to: &File, range: Range<u64>) -> io::Result<u64> 
     Ok(offset - range.start)
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(linux))]
 fn copy_in_kernel(_from: &File, _to: &File, _range: Range<u64>) -> io::Result<u64> {
     Ok(0)
 }

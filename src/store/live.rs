@@ -102,7 +102,7 @@ fn place(session: &SessionId, hash: u64) -> u64 {
 
 /// Locks of single bytes that belong to the open file, not to the process as a whole: closing
 /// another descriptor of the folder does not lose them, and they can be asked about.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(linux)]
 mod bytes {
     use std::{fs::File, os::fd::AsRawFd};
 
@@ -139,7 +139,7 @@ mod bytes {
 
 /// Elsewhere other processes cannot be asked: their marks count as stale. A run that lives puts
 /// its mark back with its next flush, so a mark is missing for two seconds at most.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(linux))]
 mod bytes {
     use std::fs::File;
 

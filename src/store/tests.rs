@@ -709,6 +709,7 @@ mod concurrency {
     }
 
     #[test]
+    #[cfg_attr(not(linux), ignore = "other processes can be asked on Linux only")]
     fn a_mark_of_another_living_process_stays_until_that_dies() {
         let marked = r#"{"id":"answer","role":"assistant","content":"","_streaming":true}"#;
         let fixture = Fixture::with(format!("{marked}\n"));
@@ -731,6 +732,7 @@ mod stale_marks {
     const CLEARED: &str = r#"{"id":"old","role":"assistant","content":""}"#;
 
     #[test]
+    #[cfg_attr(not(linux), ignore = "other processes can be asked on Linux only")]
     fn a_message_is_claimed_by_one_run_of_one_process() {
         let fixture = Fixture::new();
         let claim = || fixture.store.claim_message(&fixture.session, "answer");
@@ -747,6 +749,7 @@ mod stale_marks {
     }
 
     #[test]
+    #[cfg_attr(not(linux), ignore = "other processes can be asked on Linux only")]
     fn a_mark_moves_into_a_store_that_was_deleted_and_made_anew() {
         let fixture = Fixture::new();
         let live = fixture.store.claim_message(&fixture.session, "answer").unwrap();

@@ -15,8 +15,17 @@ import styles from './chat-view.module.css';
 /** How often what arrives is drawn, in milliseconds. */
 const DRAW_MS = 50;
 
-export function ChatView({ id, title, messages: stored }: { id: string; title: string; messages: ChatMessage[] }) {
+interface Props {
+  id: string;
+  title: string;
+  messages: ChatMessage[];
+  /** Whether there was an answer under way when the page was made. */
+  isAnswering: boolean;
+}
+
+export function ChatView({ id, title, messages: stored, isAnswering: wasAnswering }: Props) {
   const router = useRouter();
+  const [isResuming, setResuming] = useState(wasAnswering);
   // A Chat of our own: the one that `useChat` makes hides from it that this transport's resumed streams begin anew, and
   // after a lost connection would show the answer's beginning twice.
   const [chat] = useState(() => {
@@ -25,14 +34,15 @@ export function ChatView({ id, title, messages: stored }: { id: string; title: s
       tellOtherTabs(id);
       refresh();
     };
-    return new Chat<ChatMessage>({ id, messages: stored, transport: new TurnTransport(onSent), onFinish: refresh });
+    const transport = new TurnTransport({ onSent, onResumed: () => setResuming(false) });
+    return new Chat<ChatMessage>({ id, messages: stored, transport, onFinish: refresh });
   });
   const { messages, setMessages, sendMessage, status, error } = useChat({
     chat,
     resume: true,
     experimental_throttle: DRAW_MS,
   });
-  const isAnswering = status === 'submitted' || status === 'streaming';
+  const isAnswering = isResuming || status === 'submitted' || status === 'streaming';
   const [isStopping, setStopping] = useState(false);
   const { list, end, isAtEnd, scrollToEnd } = useScrollToEnd();
 

@@ -22,7 +22,8 @@ export function NewChat({ agentName }: { agentName: string }) {
     setBusy(true);
     setError(undefined);
     try {
-      const response = await fetch('/api/chats', { method: 'POST', body: JSON.stringify({ text }) });
+      const headers = { 'content-type': 'application/json' };
+      const response = await fetch('/api/chats', { method: 'POST', headers, body: JSON.stringify({ text }) });
       if (!response.ok) throw new Error(await response.text());
       const { id } = (await response.json()) as { id: string };
       tellOtherTabs(id);

@@ -4,7 +4,7 @@ import { app } from './harness.mjs';
 
 export default function build() {
   const env = { ...process.env, NEXT_OUTPUT: 'standalone', NEXT_TELEMETRY_DISABLED: '1' };
-  // The binary's own environment is of no use to another build.
+  // Vitest's own would make it a build for tests.
   delete env.NODE_ENV;
   const { status, stdout, error } = spawnSync('npm', ['run', 'build'], { cwd: app, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 2] });
   if (status !== 0) throw new Error(`The app could not be built: ${error?.message ?? stdout}`);

@@ -243,6 +243,14 @@ it('lists chats by their titles, opens and deletes them', async () => {
   expect(server.stored(olderId)).toHaveLength(2);
 });
 
+it('starts no agent for the page of another site, which can post text but no JSON', async () => {
+  const before = await tab.chats.getByRole('listitem').count();
+  const post = { method: 'POST', body: JSON.stringify({ text: 'do harm' }), headers: { 'content-type': 'text/plain' } };
+  expect((await fetch(server.url('/api/chats'), post)).status).toBe(415);
+  await tab.page.reload();
+  expect(await tab.chats.getByRole('listitem').count()).toBe(before);
+});
+
 it('says what is wrong with an agent that fails', async () => {
   const { agent } = await ask();
   agent.complain('Error: the model is asleep\n');

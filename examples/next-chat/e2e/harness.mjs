@@ -98,7 +98,8 @@ export async function serve(way, cleaning, env) {
     await ended;
   }
 
-  cleaning.later(() => stop('SIGKILL'));
+  // `next dev` is two processes, and only one that is asked to end takes the other along.
+  cleaning.later(() => stop(way === 'dev' ? 'SIGTERM' : 'SIGKILL'));
   await start();
   const { CHAT_STORE: store } = env;
   return {

@@ -1,23 +1,41 @@
 import { DefaultChatTransport } from 'ai';
 import type { ChatMessage } from './messages';
 
-/** Speaks with `/api/chats/[id]/turn`. `onSent` is called when the server has stored a message and begun its answer. */
-export class TurnTransport extends DefaultChatTransport<ChatMessage> {
-  readonly #onSent: (chatId: string) => void;
+type Transport = DefaultChatTransport<ChatMessage>;
 
-  constructor(onSent: (chatId: string) => void) {
+interface Listeners {
+  /** The server has stored a message and begun its answer. */
+  onSent: () => void;
+  /** The server has been asked for an answer that is under way; whether there is one is now known. */
+  onResumed: () => void;
+}
+
+/** Speaks with `/api/chats/[id]/turn`. */
+export class TurnTransport extends DefaultChatTransport<ChatMessage> {
+  readonly #listeners: Listeners;
+
+  constructor(listeners: Listeners) {
     super({
       // The server has the history: it is sent what is new.
       prepareSendMessagesRequest: ({ id, messages }) => ({ api: turnOf(id), body: { message: messages.at(-1) } }),
       prepareReconnectToStreamRequest: ({ id }) => ({ api: turnOf(id) }),
     });
-    this.#onSent = onSent;
+    this.#listeners = listeners;
   }
 
-  override async sendMessages(options: Parameters<DefaultChatTransport<ChatMessage>['sendMessages']>[0]) {
+  override async sendMessages(options: Parameters<Transport['sendMessages']>[0]) {
     const answer = await super.sendMessages(options);
-    this.#onSent(options.chatId);
+    this.#listeners.onSent();
     return answer;
+  }
+
+  override async reconnectToStream(options: Parameters<Transport['reconnectToStream']>[0]) {
+    try {
+      return await super.reconnectToStream(options);
+    } finally {
+      // A newer attempt takes the place of one that was aborted.
+      if (!options.abortSignal?.aborted) this.#listeners.onResumed();
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-import { readMessages } from 'active-runs';
+import { hasActiveRun, readMessages } from 'active-runs';
 import type { Metadata } from 'next';
 import { notFound } from 'next/navigation';
 import { ChatView } from '@/components/chat-view';
@@ -14,6 +14,9 @@ export async function generateMetadata({ params }: Props): Promise<Metadata> {
 export default async function ChatPage({ params }: Props) {
   const session = await findSession((await params).id);
   if (!session) notFound();
-  const messages = toChatMessages(await readMessages(session.id));
-  return <ChatView key={session.id} id={session.id} title={session.title} messages={messages} />;
+  const { id, title } = session;
+  // First the run, then the store: an answer that ends in between is whole in the store.
+  const isAnswering = hasActiveRun(id);
+  const messages = toChatMessages(await readMessages(id));
+  return <ChatView key={id} id={id} title={title} messages={messages} isAnswering={isAnswering} />;
 }

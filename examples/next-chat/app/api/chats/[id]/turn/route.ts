@@ -1,5 +1,6 @@
 import { abortRun, createRunResponse, hasActiveRun } from 'active-runs';
 import type { ChatMessage } from '@/lib/messages';
+import { isJson, notJson } from '@/lib/request';
 import { findSession } from '@/lib/sessions';
 import { startTurn } from '@/lib/turn';
 
@@ -7,6 +8,7 @@ export const runtime = 'nodejs';
 
 /** Sends a message; the response is the agent's answer as it comes. */
 export async function POST(request: Request, { params }: RouteContext<'/api/chats/[id]/turn'>) {
+  if (!isJson(request)) return notJson();
   const { message } = (await request.json()) as { message: ChatMessage };
   const session = await findSession((await params).id);
   if (!session) return new Response('This chat has been deleted.', { status: 404 });

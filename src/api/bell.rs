@@ -1,0 +1,184 @@
+//! One copy of the JavaScript: how it is woken, and how it starts and finds runs.
+
+use super::{
+    Result, internal,
+    process_end::{watch_process_end, watch_signals},
+    run_handle::RunHandle,
+    settings::store_dir,
+};
+use crate::{
+    agent::{Agent, Launch},
+    diagnostics::Warning,
+    dispatch::{Doorbell, ring_main_thread},
+    registry,
+    run::{Run, Watcher},
+    session_id::SessionId,
+    settings,
+};
+use napi::bindgen_prelude::{Env, Function, JsValue};
+use napi_derive::napi;
+use std::{path::PathBuf, sync::Arc};
+
+/// A program to start in the place of the contract's agent.
+#[napi(object)]
+pub struct OwnAgent {
+    /// A path, or a name on `PATH`.
+    pub command: String,
+    /// Arguments, with placeholders.
+    pub args: Vec<String>,
+    /// Its working directory.
+    pub cwd: Option<String>,
+}
+
+/// What a run is started with.
+#[napi(object)]
+pub struct StartValues {
+    /// The session's id.
+    pub session_id: String,
+    /// The user's message.
+    pub message: String,
+    /// The agent's own id for the session.
+    pub agent_session_id: Option<String>,
+    /// The program, when it is not the contract's.
+    pub agent: Option<OwnAgent>,
+    /// The environment: `KEY=value` texts, each ended by a NUL.
+    pub env: String,
+    /// The working directory.
+    pub cwd: String,
+    /// The store when none is configured.
+    pub default_store_dir: String,
+}
+
+/// Something that went wrong and stopped nothing.
+#[napi(object, object_from_js = false)]
+pub struct WarningValues {
+    /// Its kind.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// The session that it is about.
+    pub session_id: Option<String>,
+}
+
+/// One copy of the JavaScript, to be woken when its runs have news.
+#[napi]
+pub struct Bell {
+    doorbell: Arc<Doorbell>,
+}
+
+#[napi]
+impl Bell {
+    /// `callback` is called on this thread when [`Bell::take`] has something to give.
+    #[napi(constructor)]
+    pub fn new(env: Env, callback: Function<(), ()>, is_main_thread: bool) -> Result<Self> {
+        // SAFETY: both are this call's own.
+        let doorbell = unsafe { Doorbell::new(env.raw(), callback.raw(), is_main_thread) }
+            .map_err(internal)?;
+        if is_main_thread {
+            watch_process_end(&env).map_err(internal)?;
+        }
+        Ok(Self { doorbell })
+    }
+
+    /// The numbers of the runs with news since the last call.
+    #[napi]
+    pub fn take(&self, env: Env) -> Vec<u32> {
+        watch_signals(&env);
+        self.doorbell.take()
+    }
+
+    /// Has warnings kept for [`Bell::take_warnings`], or no longer.
+    #[napi]
+    pub fn hear_warnings(&self, hear: bool) {
+        self.doorbell.hear_warnings(hear);
+    }
+
+    /// The warnings since the last call.
+    #[napi]
+    pub fn take_warnings(&self) -> Vec<WarningValues> {
+        let warnings = self.doorbell.take_warnings().into_iter();
+        let values = warnings.map(|Warning { code, message, session }| WarningValues {
+            code: code.to_owned(),
+            message,
+            session_id: session.map(|session| session.as_str().to_owned()),
+        });
+        values.collect()
+    }
+
+    /// Keeps the process alive, or no longer.
+    #[napi]
+    pub fn hold(&self, hold: bool) {
+        self.doorbell.hold(hold);
+    }
+
+    /// Starts a run.
+    #[napi]
+    pub fn start(&self, env: Env, values: StartValues) -> Result<RunHandle> {
+        let session = SessionId::new(&values.session_id)?;
+        let settings = settings::current();
+        let store_dir = store_dir(&settings, &values.default_store_dir);
+        let launch = launch(values);
+        let run = registry::start(session, launch, &store_dir, settings, ring_main_thread)?;
+        self.doorbell.own(run.id);
+        watch_signals(&env);
+        ring_main_thread();
+        let handle = self.handle(Arc::clone(&run), 0);
+        // What was said before the bell was among the watchers (an agent that cannot be started ends
+        // faster than this thread gets here) is news, too.
+        self.doorbell.wake(&run);
+        Ok(handle)
+    }
+
+    /// The session's run, read from where it stands now; null when there is none.
+    #[napi]
+    pub fn find(&self, session_id: String) -> Option<RunHandle> {
+        // An id that can have no file has no run either.
+        let session = SessionId::new(&session_id).ok()?;
+        registry::find(&session).map(|run| self.handle(run, u64::MAX))
+    }
+
+    /// The running run of this number, which another copy started and this one takes over.
+    #[napi]
+    pub fn adopt(&self, id: u32) -> Option<RunHandle> {
+        registry::find_running(id).map(|run| self.handle(run, u64::MAX))
+    }
+
+    fn handle(&self, run: Arc<Run>, event: u64) -> RunHandle {
+        let watcher: Arc<dyn Watcher> = Arc::clone(&self.doorbell) as _;
+        run.watch(&watcher);
+        RunHandle::at(run, event)
+    }
+}
+
+impl Drop for Bell {
+    // The finalizer of the JavaScript object: on its thread.
+    fn drop(&mut self) {
+        self.doorbell.close();
+    }
+}
+
+fn launch(values: StartValues) -> Launch {
+    let env = values
+        .env
+        .split_terminator('\0')
+        .filter_map(|variable| {
+            // A name may begin with `=` on some systems, but not be empty.
+            let at = variable.char_indices().skip(1).find(|&(_, char)| char == '=')?.0;
+            Some((variable[..at].into(), variable[at + 1..].into()))
+        })
+        .collect();
+    let agent = match values.agent {
+        None => Agent::Contract,
+        Some(OwnAgent { command, args, cwd }) => {
+            Agent::Own { command, args, cwd: cwd.map(PathBuf::from) }
+        }
+    };
+    Launch {
+        session_id: values.session_id,
+        message: values.message,
+        agent_session_id: values.agent_session_id,
+        agent,
+        env,
+        cwd: values.cwd.into(),
+    }
+}
