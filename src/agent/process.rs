@@ -47,20 +47,12 @@ enum Group {
 pub struct Process {
     pid: Pid,
     group: Mutex<Group>,
-    /// Readable when the process has ended. None where the system has no such thing.
-    #[cfg(linux)]
-    pidfd: Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>,
 }
 
 impl Process {
-    /// Takes charge of a child of this process that leads a group. Needs the runtime's context.
+    /// Takes charge of a child of this process that leads a group.
     pub fn new(pid: Pid) -> Self {
-        Self {
-            pid,
-            group: Mutex::new(Group::Led),
-            #[cfg(linux)]
-            pidfd: watch_end(pid),
-        }
+        Self { pid, group: Mutex::new(Group::Led) }
     }
 
     /// The process id of the agent.
@@ -95,9 +87,11 @@ impl Process {
     }
 
     /// Waits for the agent's end and reaps it. To be called until it has answered, then no more.
+    /// Needs the runtime's context.
     pub async fn wait(&self) -> io::Result<ExitStatus> {
+        // Open no longer than this takes: whoever looks at a run that is over keeps `self`.
         #[cfg(linux)]
-        if let Some(pidfd) = &self.pidfd {
+        if let Some(pidfd) = watch_end(self.pid) {
             loop {
                 let mut ready = pidfd.readable().await?;
                 if let Some(status) = self.try_reap()? {
@@ -137,6 +131,7 @@ impl Process {
     }
 }
 
+/// Readable when the process has ended. None where the system has no such thing.
 #[cfg(linux)]
 fn watch_end(pid: Pid) -> Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     use rustix::process::{PidfdFlags, pidfd_open};

@@ -166,7 +166,7 @@ fn copy_through_memory(from: &File, to: &mut impl Write, range: Range<u64>) -> i
 
 /// Whether the file system sees to it that a file's content reaches the disk before its rename over
 /// another does. ext4 and btrfs do, tmpfs has no disk; of others (XFS does not) nothing is assumed.
-#[cfg(target_os = "linux")]
+#[cfg(linux)]
 fn writes_before_rename(file: &File) -> bool {
     const EXT: u64 = 0xef53;
     const BTRFS: u64 = 0x9123_683e;
@@ -176,7 +176,7 @@ fn writes_before_rename(file: &File) -> bool {
         .is_ok_and(|fs| matches!(fs.f_type as u64 & 0xffff_ffff, EXT | BTRFS | TMPFS))
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(linux))]
 fn writes_before_rename(_file: &File) -> bool {
     false
 }
