@@ -193,7 +193,9 @@ export type WarningCode =
   /** A line of the agent's output was skipped: {@link Settings.maxLineBytes}. */
   | "LINE_TOO_LONG"
   /** An answer or a user's message is not on the disk. Said once, until writing works again. */
-  | "STORE_FAILED";
+  | "STORE_FAILED"
+  /** An answer that could not be written for a day, or for want of memory, is given up. */
+  | "ANSWER_LOST";
 
 /** What {@link stats} returns: plain numbers, at the moment of the call. */
 export interface Stats {

@@ -214,6 +214,9 @@ describe('onWarning', () => {
     ]);
     rmSync(storeDir);
     await until(() => storeAt(storeDir).messages(sessionId).length === 1, 'the answer was saved');
+    // Or it is written again while the folder is removed.
+    await told.exit();
+    await listen(sessionId).ended;
   });
 
   better('does not tell in the tick of the call, and not after it was taken back', async () => {
