@@ -20,7 +20,7 @@ const SUFFIX: &str = ".active-runs.tmp";
 /// Random characters in a temporary name. With a session id of 200 bytes the name has 226.
 const RANDOM: usize = 8;
 /// Names to try before giving up.
-const TRIES: usize = 8;
+const TRIES: usize = 100;
 
 /// A file's next version while it is written. Dropped unpublished, it is removed.
 pub(super) struct Draft {
@@ -294,20 +294,19 @@ mod tests {
     #[test]
     fn a_draft_is_never_lost_to_a_sweep() {
         let folder = tempfile::tempdir().unwrap();
-        let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    remove_stale(folder.path());
+            let writer = scope.spawn(|| {
+                // Few, because a system that writes before each rename takes its time.
+                for n in 0..200 {
+                    let mut draft = Draft::new(folder.path(), "s").unwrap();
+                    write!(draft, "{n}").unwrap();
+                    draft.finish(false).unwrap();
+                    drop(draft.publish(&folder.path().join("s.jsonl")).unwrap());
                 }
             });
-            for n in 0..2_000 {
-                let mut draft = Draft::new(folder.path(), "s").unwrap();
-                write!(draft, "{n}").unwrap();
-                draft.finish(false).unwrap();
-                drop(draft.publish(&folder.path().join("s.jsonl")).unwrap());
+            while !writer.is_finished() {
+                remove_stale(folder.path());
             }
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         assert_eq!(names(folder.path()), ["s.jsonl"]);
     }
