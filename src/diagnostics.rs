@@ -1,7 +1,8 @@
 //! What the server's operator should see: warnings, and what agents write to stderr.
 //!
-//! Warnings go to whoever listens for them, else to the process' stderr. One thread writes there, so that a terminal or pipe that is slow to take it
-//! holds up neither JavaScript nor the engine. It is started by the first line that needs it.
+//! Warnings go to whoever listens for them, else to the process' stderr. One thread writes there, so
+//! that a terminal or pipe that is slow to take it holds up neither JavaScript nor the engine. It is
+//! started by the first line that needs it.
 
 use crate::session_id::SessionId;
 use once_cell::sync::OnceCell;
@@ -92,8 +93,8 @@ pub fn print(warning: &Warning) {
     }
 }
 
-/// Passes on lines that an agent wrote to stderr. Waits while the server's own stderr is stuck, which in
-/// turn holds up the agent's stderr and nothing else.
+/// Passes on lines that an agent wrote to stderr. Waits while the server's own stderr is stuck, which
+/// in turn holds up the agent's stderr and nothing else.
 pub async fn agent_stderr(text: &str) {
     if let Some(writer) = writer() {
         // The writer thread never ends, so neither does its channel.

@@ -307,8 +307,8 @@ pub(crate) fn message_id(session: &SessionId, started_at: u64) -> String {
 }
 
 /// Drives a run to its outcome, then looks after its message for the grace period, and longer while
-/// it cannot be written. `claim` is on the message, as made by [`Store::claim_message`]. `on_over` is called once the outcome is published, `on_forgotten` when the
-/// grace period is over.
+/// it cannot be written. `claim` is on the message, as made by [`Store::claim_message`]. `on_over` is
+/// called once the outcome is published, `on_forgotten` when the grace period is over.
 pub(crate) async fn drive(
     run: Arc<Run>,
     launch: Launch,
@@ -383,7 +383,8 @@ async fn attend(
                 if !is_open {
                     stdout = None;
                 }
-                if answer.publish() {
+                // A status line is an event, but nothing to keep.
+                if answer.publish() && !answer.message.is_empty() {
                     persistence.changed();
                 }
             }
@@ -399,7 +400,7 @@ async fn attend(
                 pipes_until = pipes_until.min(Instant::now() + pipe_grace);
             }
             step = persistence.wait() => {
-                if step == Step::Due && !answer.message.is_empty() {
+                if step == Step::Due {
                     persistence.start(answer.message.clone());
                 }
             }
