@@ -1,5 +1,5 @@
 // Which agent is started, and how: the contract's, and agents of one's own.
-import { chmodSync, copyFileSync, mkdirSync, realpathSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import {
@@ -156,6 +156,27 @@ describe('the environment', () => {
     expect(JSON.parse(listener.text()).env.TEST_MARK).toBe('at the call, ü 🙂');
   });
 
+  it.each([
+    ['another object', () => ({ PATH: kept.PATH, TEST_MARK: 'another' })],
+    ['a proxy', (env) => new Proxy(env, { get: (env, key) => (key === 'TEST_MARK' ? 'another' : env[key]) })],
+    ['an heir', (env) => Object.assign(Object.create(env), { PATH: kept.PATH, TEST_MARK: 'another' })],
+  ])('is that of %s in the place of process.env', async (_, replacement) => {
+    useStore();
+    const own = process.env;
+    own.TEST_MARK = 'own';
+    try {
+      for (const env of [own, replacement(own), own]) {
+        process.env = env;
+        const { text } = await play(agent('tells-how-it-was-started'));
+        expect(JSON.parse(text).env.TEST_MARK).toBe(env.TEST_MARK);
+        expect(Object.keys(JSON.parse(text).env).sort()).toEqual(Object.keys(env).sort());
+      }
+    } finally {
+      process.env = own;
+    }
+    expect(Object.keys(process.env).filter((name) => name.startsWith('ACTIVE_RUNS_PROBE'))).toEqual([]);
+  });
+
   it('decides by its PATH which node is found', async () => {
     useStore();
     const bin = temporaryFolder();
@@ -177,6 +198,20 @@ describe('the environment', () => {
     expect(told).toMatchObject({ TEST_KEPT: 'kept', TEST_CHANGED: 'new', TEST_ADDED: 'a=b' });
     expect(told).not.toHaveProperty('TEST_REMOVED');
     expect(process.env.TEST_CHANGED).toBe('old');
+  });
+});
+
+describe.skipIf(process.platform !== 'linux')("the agent's priority", () => {
+  it('is that of the server, whatever the threads that start and read it have', async () => {
+    useStore();
+    const line = JSON.stringify({ event: 'agent', stream: 'assistant', data: { delta: '%s' } });
+    const { text } = await play({ command: '/bin/sh', args: ['-c', `printf '${line}\n' "$(cat /proc/$$/stat)"`] });
+    // The fields behind the name: nice value and scheduling class, see proc(5).
+    const priority = (stat) => {
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      return { nice: fields[19 - 3], schedulingClass: fields[41 - 3] };
+    };
+    expect(priority(text)).toEqual(priority(readFileSync('/proc/self/stat', 'utf8')));
   });
 });
 

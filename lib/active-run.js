@@ -29,12 +29,17 @@ class AgentProcess {
 
 /** The message so far, derived from the events when it is asked for. */
 class AccumulatedMessage {
+  #handle;
   #events;
 
-  constructor(id, events) {
-    this.id = id;
+  constructor(handle, events) {
+    this.#handle = handle;
     this.role = 'assistant';
     this.#events = events;
+  }
+
+  get id() {
+    return this.#handle.messageId;
   }
 
   get textParts() {
@@ -71,19 +76,29 @@ class AccumulatedMessage {
 }
 
 class ActiveRun {
+  #handle;
   #events;
+  #abortController = null;
 
-  constructor({ handle, subscribers, abort, events }) {
+  constructor({ handle, subscribers, events }) {
+    this.#handle = handle;
     this.#events = events;
     this.sessionId = handle.sessionId;
     this.childProcess = new AgentProcess(handle);
     this.subscribers = subscribers;
-    this.accumulated = new AccumulatedMessage(handle.messageId, events);
+    this.accumulated = new AccumulatedMessage(handle, events);
     this.status = 'running';
     this.startedAt = handle.startedAt;
     this.exitCode = null;
-    this.abortController = new AbortController();
-    this.abortController.signal.addEventListener('abort', abort, { once: true });
+  }
+
+  /** Aborting it stops the agent. Made when first asked for: most runs are never aborted. */
+  get abortController() {
+    if (this.#abortController === null) {
+      this.#abortController = new AbortController();
+      this.#abortController.signal.addEventListener('abort', () => this.#handle.abort(), { once: true });
+    }
+    return this.#abortController;
   }
 
   /** All events so far. Made when first asked for, kept up to date from then on. */

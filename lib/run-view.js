@@ -31,13 +31,13 @@ class EventReader {
   /** Of the next event in the batch: its place in `#codes`, and where its text begins. */
   #at = FIRST_CODE;
   #start = 0;
-  #textId;
-  #reasoningId;
+  #textId = null;
+  #reasoningId = null;
 
+  /** Of a handle at the first event; of any other after `reset`. */
   constructor(handle, codes) {
     this.#handle = handle;
     this.#codes = codes;
-    this.reset();
   }
 
   /** The handle was moved: other parts are open. */
@@ -64,9 +64,16 @@ class EventReader {
     const start = this.#start;
     const stop = start + (code >>> 3);
     this.#start = stop;
-    switch (code & 7) {
-      case TEXT_DELTA:
-        return { type: 'text-delta', id: this.#textId, delta: this.#text.slice(start, stop) };
+    const kind = code & 7;
+    // Apart from the others, the first of which in a run would have V8 give up what it compiled.
+    return kind === TEXT_DELTA
+      ? { type: 'text-delta', id: this.#textId, delta: this.#text.slice(start, stop) }
+      : this.#other(kind, start, stop);
+  }
+
+  /** An event of any kind but `TEXT_DELTA`. */
+  #other(kind, start, stop) {
+    switch (kind) {
       case REASONING_DELTA:
         return { type: 'reasoning-delta', id: this.#reasoningId, delta: this.#text.slice(start, stop) };
       case TEXT_END:
@@ -212,12 +219,12 @@ class RunView {
     this.#handle = handle;
     this.#reader = new EventReader(handle, liveCodes);
     this.#seen = handle.next;
+    if (this.#seen > 0) this.#reader.reset();
     this.#isOwn = isOwn;
     this.#onHoldChange = onHoldChange;
     this.activeRun = new ActiveRun({
       handle,
       subscribers: new Subscribers(() => this.updateHold()),
-      abort: () => handle.abort(),
       events: () => this.#events(),
     });
     // A run of another copy that was over when this one met it.

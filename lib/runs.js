@@ -9,6 +9,7 @@ const {
   checkString,
   checkStrings,
 } = require('./arguments.js');
+const { environment } = require('./environment.js');
 const { invalidArgument } = require('./errors.js');
 const { getHub } = require('./hub.js');
 const { defaultStoreDir } = require('./settings.js');
@@ -57,7 +58,7 @@ function getActiveRun(sessionId) {
 }
 
 function readAgent(agent) {
-  if (agent === undefined || agent === null) return { env: environment(process.env) };
+  if (agent === undefined || agent === null) return { env: environment() };
   checkObject('agent', agent);
   checkKeys('agent', agent, ['command', 'args', 'cwd', 'env']);
   if (checkString('agent.command', agent.command, { nul: false }) === '') {
@@ -69,28 +70,7 @@ function readAgent(agent) {
     args: checkStrings('agent.args', agent.args ?? []),
     cwd: cwd === undefined ? undefined : resolve(cwd),
   };
-  return { agent: own, env: environment(process.env, agent.env) };
-}
-
-/** The environment as one text, `KEY=value` each ended by a NUL: one string crosses quickly. */
-function environment(inherited, added) {
-  let text = '';
-  if (added === undefined || added === null) {
-    // Not `for … in`, which asks the system three times for each variable.
-    for (const key of Object.keys(inherited)) text += `${key}=${inherited[key]}\0`;
-    return text;
-  }
-  for (const [key, value] of Object.entries(checkObject('agent.env', added))) {
-    if (key === '' || key.includes('=') || key.includes('\0')) {
-      throw invalidArgument('agent.env', `${JSON.stringify(key)} is no name of a variable`);
-    }
-    if (value !== undefined) checkString(`agent.env.${key}`, value, { nul: false });
-  }
-  const merged = { ...inherited, ...added };
-  for (const key in merged) {
-    if (merged[key] !== undefined) text += `${key}=${merged[key]}\0`;
-  }
-  return text;
+  return { agent: own, env: environment(agent.env) };
 }
 
 module.exports = { startRun, subscribeToRun, abortRun, hasActiveRun, getActiveRun };

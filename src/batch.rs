@@ -48,7 +48,7 @@ impl Batch {
             wide: reuse(std::mem::take(&mut self.wide)),
             ..Self::default()
         };
-        let mut count = 0;
+        let mut count = self.fill_plain(log, cursor, codes);
         log.read(cursor, |entry, parts| {
             let is_long = entry.payload.len() > ALONE_BYTES;
             let is_full = self.narrow.len().max(self.wide.len()) > TEXT_UNITS;
@@ -76,6 +76,27 @@ impl Batch {
         count
     }
 
+    /// Reads the deltas that come first if all of them are plain: they are copied as they are, and
+    /// looked through together.
+    fn fill_plain(&mut self, log: &EventLog, cursor: &mut Cursor, codes: &mut [u32]) -> usize {
+        let before = cursor.clone();
+        let mut codes = codes.iter_mut();
+        let most = codes.len();
+        let longest = ALONE_BYTES.min(TEXT_UNITS / most.max(1));
+        let count = log.read_deltas(cursor, most, longest, |kind, payload| {
+            self.narrow.extend_from_slice(payload);
+            if let Some(code) = codes.next() {
+                *code = (payload.len() << 3) as u32 | kind as u32;
+            }
+        });
+        if is_plain(&self.narrow) {
+            return count;
+        }
+        self.narrow.clear();
+        *cursor = before;
+        0
+    }
+
     /// The text of the batch read last.
     pub fn text(&self) -> Text<'_> {
         if self.is_wide {
@@ -88,8 +109,7 @@ impl Batch {
     }
 
     fn push_delta(&mut self, payload: &[u8]) -> usize {
-        let is_plain = payload.is_ascii() && memchr::memchr(b'\\', payload).is_none();
-        if is_plain {
+        if is_plain(payload) {
             return self.push_ascii(payload);
         }
         self.widen();
@@ -137,6 +157,11 @@ fn reuse<T>(mut buffer: Vec<T>) -> Vec<T> {
     buffer
 }
 
+/// Whether a delta's payload is its text, in ASCII.
+fn is_plain(payload: &[u8]) -> bool {
+    payload.is_ascii() && memchr::memchr(b'\\', payload).is_none()
+}
+
 fn utf8(payload: &[u8]) -> &str {
     // The log is written from `str`s only, and an entry is never cut.
     std::str::from_utf8(payload).unwrap_or_default()
@@ -180,6 +205,41 @@ mod tests {
         for room in 1..events.len() {
             assert_eq!(read(&log, room), whole, "batches of {room}");
         }
+    }
+
+    #[test]
+    fn plain_deltas_of_any_length_lose_nothing_at_the_end_of_a_block() {
+        let lines: Vec<String> = (0..3_000)
+            .map(|number| {
+                let (stream, length) = match number % 7 {
+                    0 => ("thinking", 300),
+                    1 => ("assistant", 15),
+                    2 => ("assistant", 16),
+                    length => ("assistant", length),
+                };
+                let delta = format!("{number:<length$}");
+                // Now and then one that is not plain.
+                let delta = if number % 999 == 500 { delta + r"\n\u00e9" } else { delta };
+                format!(r#"{{"event":"agent","stream":"{stream}","data":{{"delta":"{delta}"}}}}"#)
+            })
+            .collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let (log, events) = log_of(&lines);
+        assert!(log.bytes() > 128 * 1024, "more than one block");
+        let told = read(&log, 256);
+        assert_eq!(told.len(), events.len());
+        let deltas: Vec<String> = told
+            .iter()
+            .filter(|(kind, _)| {
+                [Kind::TextDelta as u32, Kind::ReasoningDelta as u32].contains(kind)
+            })
+            .map(|(_, units)| String::from_utf16(units).unwrap())
+            .collect();
+        assert_eq!(deltas.len(), 3_000);
+        for (number, delta) in deltas.iter().enumerate() {
+            assert_eq!(delta.trim_end().trim_end_matches("\n\u{e9}").trim(), number.to_string());
+        }
+        assert_eq!(read(&log, 1), told);
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl Doorbell {
         Ok(bell)
     }
 
+    /// Whether it is a bell of the process' main thread.
+    pub fn is_main_thread(&self) -> bool {
+        self.is_main_thread
+    }
+
     /// Takes the runs that have news and answers the ring: the next news rings again.
     pub fn take(&self) -> Vec<u32> {
         let mut state = self.lock();

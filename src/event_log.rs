@@ -280,6 +280,35 @@ impl EventLog {
         }
     }
 
+    /// Hands over deltas from the cursor on, `most` at most, up to the first event that is no delta
+    /// or is longer than `longest`, or to the end of a block. Says how many. Most events are such
+    /// deltas, and this reads them several times as fast as [`EventLog::read`].
+    pub fn read_deltas<'a>(
+        &'a self,
+        cursor: &mut Cursor,
+        most: usize,
+        longest: usize,
+        mut take: impl FnMut(Kind, &'a [u8]),
+    ) -> usize {
+        let Some(block) = self.blocks.get(cursor.block) else { return 0 };
+        let mut rest = &block.bytes[cursor.offset..];
+        let mut count = 0;
+        while count < most && !rest.is_empty() {
+            let (header, after) = read_number(rest);
+            let (kind, length) = (Kind::ALL[header & 7], header >> 3);
+            if !matches!(kind, Kind::TextDelta | Kind::ReasoningDelta) || length > longest {
+                break;
+            }
+            let (payload, next) = after.split_at(length);
+            take(kind, payload);
+            rest = next;
+            count += 1;
+        }
+        cursor.offset = block.bytes.len() - rest.len();
+        cursor.next += count as u64;
+        count
+    }
+
     fn step(&self, cursor: &mut Cursor) -> Option<()> {
         let (entry, end) = self.peek(cursor)?;
         cursor.parts.pass(entry);
@@ -336,6 +365,10 @@ fn write_number(mut number: usize, out: &mut Vec<u8>) {
 
 /// A number written by [`write_number`] at the start of `bytes`, and what follows it.
 fn read_number(bytes: &[u8]) -> (usize, &[u8]) {
+    // Most are of one byte.
+    if let [byte @ ..0x80, rest @ ..] = bytes {
+        return (usize::from(*byte), rest);
+    }
     let mut number = 0;
     for (index, &byte) in bytes.iter().enumerate() {
         number |= usize::from(byte & 0x7f) << (7 * index);

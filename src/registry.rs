@@ -4,10 +4,11 @@
 //! share its runs. Starting a run is a claim on its session that can be refused.
 
 use crate::{
-    agent::Launch,
+    agent::{self, Launch},
     clock,
     error::{Error, Result},
-    run::{LineCounts, Run, drive, message_id},
+    persistence::Persistence,
+    run::{LineCounts, Run, Watcher, drive, message_id},
     runtime::runtime,
     session_id::SessionId,
     settings::Settings,
@@ -42,8 +43,8 @@ const LAST_FLUSHES: Duration = Duration::from_secs(3);
 const POLITE: Duration = Duration::from_millis(700);
 
 /// Starts a run for a session whose run, if it had one, is over. Returns at once: the agent is
-/// started, and heard, on other threads. `on_over` is called when the run no longer counts as
-/// [`running`].
+/// started, and heard, on other threads. `watcher` is woken by whatever it publishes; `on_over` is
+/// called when it no longer counts as [`running`].
 ///
 /// # Errors
 /// `RUN_ALREADY_ACTIVE` when the session's run is running; `NO_THREADS` when the engine has none.
@@ -52,9 +53,11 @@ pub fn start(
     launch: Launch,
     store_dir: &Path,
     settings: Arc<Settings>,
+    watcher: &Arc<dyn Watcher>,
     on_over: impl FnOnce() + Send + 'static,
 ) -> Result<Arc<Run>> {
     let runtime = runtime()?;
+    let spawner = agent::spawner().map_err(Error::no_runtime)?;
     let not_before = match lock().by_session.get(&session) {
         Some(run) if run.is_running() => return Err(Error::already_running()),
         // Message ids are made of this number: two runs of a session must not share one.
@@ -80,18 +83,21 @@ pub fn start(
     if let Some(replaced) = replaced {
         replaced.leave();
     }
-    let (driven, over) = (Arc::clone(&run), Arc::clone(&run));
-    runtime.spawn(async move {
-        let ended = move || {
+    // Before the agent: its first words are news.
+    run.watch(watcher);
+    let session_key = launch.session_key();
+    let driven = Arc::clone(&run);
+    spawner.spawn(launch, move |spawned| {
+        let interval = driven.settings.persist_interval;
+        let persistence = Persistence::new(store, driven.session.clone(), claim, interval);
+        let (over, forgotten) = (Arc::clone(&driven), Arc::clone(&driven));
+        let on_over = move || {
             lock().running.remove(&over.id);
             ONE_LESS.notify_all();
             on_over();
         };
-        let forgotten = {
-            let driven = Arc::clone(&driven);
-            move || remove(&driven)
-        };
-        drive(driven, launch, store, claim, ended, forgotten).await;
+        let on_forgotten = move || remove(&forgotten);
+        runtime.spawn(drive(driven, session_key, spawned, persistence, on_over, on_forgotten));
     });
     Ok(run)
 }

@@ -11,7 +11,7 @@
 //! sees a running run until its outcome is set, and after that nothing of it changes.
 
 use crate::{
-    agent::{self, ExitStatus, Launch, Process, Spawned, StderrTail},
+    agent::{ExitStatus, Process, SpawnError, Spawned, StderrTail},
     clock,
     diagnostics::{self, Warning},
     event_log::{EventLog, NewEntries},
@@ -22,7 +22,6 @@ use crate::{
     protocol::{EventSink, LineKind, Translator, UiEvent},
     session_id::SessionId,
     settings::Settings,
-    store::{LiveMessage, Store},
 };
 use std::{
     cell::RefCell,
@@ -306,23 +305,20 @@ pub(crate) fn message_id(session: &SessionId, started_at: u64) -> String {
     format!("assistant-{session}-{started_at}")
 }
 
-/// Drives a run to its outcome, then looks after its message for the grace period, and longer while
-/// it cannot be written. `claim` is on the message, as made by [`Store::claim_message`]. `on_over` is
-/// called once the outcome is published, `on_forgotten` when the grace period is over.
+/// Drives a run from its agent's start to its outcome, then looks after its message for the grace
+/// period, and longer while it cannot be written. `session_key` is on the run's own lines, if it is
+/// known. `on_over` is called once the outcome is published, `on_forgotten` when the grace period is
+/// over.
 pub(crate) async fn drive(
     run: Arc<Run>,
-    launch: Launch,
-    store: Arc<Store>,
-    claim: Option<LiveMessage>,
+    session_key: Option<String>,
+    spawned: Result<Spawned, SpawnError>,
+    mut persistence: Persistence,
     on_over: impl FnOnce(),
     on_forgotten: impl FnOnce(),
 ) {
-    let session_key = launch.agent_session_id.as_deref().filter(|id| !id.is_empty());
-    let mut answer = Answer::new(&run, session_key.map(agent::session_key));
-    let interval = run.settings.persist_interval;
-    let mut persistence = Persistence::new(store, run.session.clone(), claim, interval);
-
-    let exit_code = match agent::spawn(launch).await {
+    let mut answer = Answer::new(&run, session_key);
+    let exit_code = match spawned {
         Ok(spawned) => {
             let (exit, stderr) = attend(&run, spawned, &mut answer, &mut persistence).await;
             let exit_code = exit.and_then(ExitStatus::code);
@@ -407,7 +403,7 @@ async fn attend(
         }
     }
     stderr.abort();
-    lines.end(|line| answer.line(line));
+    lines.end(|line| answer.line(line, clock::now_ms()));
     answer.publish();
     let stderr = tail.lock().unwrap_or_else(PoisonError::into_inner).text();
     (exit, stderr)
@@ -438,7 +434,8 @@ fn read_lines(
     READ_BUFFER.with_borrow_mut(|buffer| match stdout.try_read(buffer) {
         Ok(0) => false,
         Ok(length) => {
-            lines.feed(&buffer[..length], |line| answer.line(line));
+            let now_ms = clock::now_ms();
+            lines.feed(&buffer[..length], |line| answer.line(line, now_ms));
             true
         }
         Err(error) => {
@@ -512,7 +509,8 @@ impl Answer {
         }
     }
 
-    fn line(&mut self, line: Line<'_>) {
+    /// `now_ms` is when it was read.
+    fn line(&mut self, line: Line<'_>, now_ms: u64) {
         match line {
             _ if self.is_over_limit => {}
             Line::TooLong => {
@@ -528,7 +526,7 @@ impl Answer {
             }
             Line::Bytes(bytes) => {
                 let mut fold = Fold(&mut self.new, &mut self.message);
-                match self.translator.line(bytes, clock::now_ms(), &mut fold) {
+                match self.translator.line(bytes, now_ms, &mut fold) {
                     LineKind::Event => self.lines.read += 1,
                     LineKind::Blank => {}
                     LineKind::Unreadable => self.lines.unreadable += 1,

@@ -59,6 +59,11 @@ pub struct AgentCommand {
 }
 
 impl Launch {
+    /// The key under which the agent's gateway knows the session, and which is on its lines.
+    pub fn session_key(&self) -> Option<String> {
+        self.agent_session_id.as_deref().filter(|id| !id.is_empty()).map(session_key)
+    }
+
     /// The command to start. Looks for the package root on the disk.
     pub fn into_command(self) -> AgentCommand {
         let agent_session_id = self.agent_session_id.unwrap_or_default();
@@ -94,14 +99,13 @@ impl Launch {
     }
 }
 
-/// The key under which the agent's gateway knows the session.
-pub(crate) fn session_key(agent_session_id: &str) -> String {
+fn session_key(agent_session_id: &str) -> String {
     format!("agent:main:subagent:{agent_session_id}")
 }
 
-/// The last value of a variable, as a process reads it.
+/// The first value of a variable, which is the one that a process reads.
 pub(super) fn variable<'a>(env: &'a Environment, name: &str) -> Option<&'a OsStr> {
-    env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str())
+    env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str())
 }
 
 fn package_root(from_env: Option<&OsStr>, cwd: &Path) -> PathBuf {

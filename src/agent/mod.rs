@@ -6,8 +6,7 @@ mod process;
 mod spawn;
 mod stderr;
 
-pub(crate) use command::session_key;
 pub use command::{Agent, AgentCommand, Environment, Launch};
 pub use process::{ExitStatus, Process};
-pub use spawn::{SpawnError, Spawned, spawn};
+pub use spawn::{SpawnError, Spawned, spawner};
 pub use stderr::StderrTail;

@@ -7,6 +7,10 @@
 //! cannot do: the parent-death signal, so that an agent does not outlive a server that is killed.
 //! That signal is sent when the *thread* ends that made the child; this thread never ends.
 //! Other systems take the standard library's way.
+//!
+//! Linux lets a thread that is woken take the place of the one that woke it, which here would be the
+//! event loop: the thread is in the class `SCHED_BATCH`, whose threads never do, and the agent goes
+//! back to the usual class.
 
 use super::command::{AgentCommand, Launch};
 use once_cell::sync::OnceCell;
@@ -20,7 +24,6 @@ use std::{
     },
     thread,
 };
-use tokio::sync::oneshot;
 
 /// A child that has become the agent, and the near ends of its pipes.
 #[derive(Debug)]
@@ -74,48 +77,46 @@ fn error_name(number: i32) -> Option<&'static str> {
         ENOENT ENOMEM ENOSPC ENOTDIR EPERM ETXTBSY)
 }
 
-struct Job {
-    launch: Launch,
-    reply: oneshot::Sender<Result<Spawned, SpawnError>>,
-}
+type Job = Box<dyn FnOnce() + Send>;
 
-/// The way to the thread that starts agents. It is started by the first agent, and tried again by
-/// the next one when the system refused.
-static SPAWNER: OnceCell<Mutex<Sender<Job>>> = OnceCell::new();
+/// The thread that starts agents.
+pub struct Spawner(Mutex<Sender<Job>>);
 
-fn spawner() -> io::Result<Sender<Job>> {
-    let start = || {
+static SPAWNER: OnceCell<Spawner> = OnceCell::new();
+
+/// The thread that starts agents, started if it was not. To be called on a thread of the usual
+/// priority, which it and the agents inherit.
+///
+/// # Errors
+/// When the system refuses the thread; the next call tries again.
+pub fn spawner() -> io::Result<&'static Spawner> {
+    SPAWNER.get_or_try_init(|| {
         let (sender, jobs) = channel::<Job>();
         let thread = thread::Builder::new().name("active-runs-spawn".into());
-        thread.spawn(move || jobs.into_iter().for_each(carry_out))?;
-        Ok::<_, io::Error>(Mutex::new(sender))
-    };
-    let sender = SPAWNER.get_or_try_init(start)?.lock();
-    Ok(sender.unwrap_or_else(PoisonError::into_inner).clone())
+        thread.spawn(move || {
+            #[cfg(linux)]
+            linux::never_interrupt();
+            jobs.into_iter().for_each(|job| job());
+        })?;
+        Ok(Spawner(Mutex::new(sender)))
+    })
 }
 
-fn carry_out(Job { launch, reply }: Job) {
-    let command = launch.into_command();
-    let spawned = spawn_here(&command).map_err(|cause| SpawnError::new(&command, cause));
-    if let Err(Ok(Spawned { pid, .. })) = reply.send(spawned) {
-        // Nobody waits for it any more: an agent without an owner must not stay.
-        // Neither can fail for a child of ours that has not been reaped.
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+impl Spawner {
+    /// Finds the agent and starts it in a process group of its own, stdin closed, stdout and stderr
+    /// as pipes. Returns at once; `done` is called on the thread.
+    pub fn spawn(
+        &self,
+        launch: Launch,
+        done: impl FnOnce(Result<Spawned, SpawnError>) + Send + 'static,
+    ) {
+        let job = Box::new(move || {
+            let command = launch.into_command();
+            done(spawn_here(&command).map_err(|cause| SpawnError::new(&command, cause)));
+        });
+        // The thread never ends, so there is always somebody to take it.
+        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).send(job);
     }
-}
-
-/// Finds the agent and starts it in a process group of its own, stdin closed, stdout and stderr as
-/// pipes.
-pub async fn spawn(launch: Launch) -> Result<Spawned, SpawnError> {
-    let failed = |cause| SpawnError { command: "agent".into(), cause };
-    let sender = spawner().map_err(failed)?;
-    let (reply, spawned) = oneshot::channel();
-    let ended = || io::Error::other("the thread that starts agents has ended");
-    if sender.send(Job { launch, reply }).is_err() {
-        return Err(failed(ended()));
-    }
-    spawned.await.unwrap_or_else(|_| Err(failed(ended())))
 }
 
 #[cfg(linux)]
@@ -164,7 +165,7 @@ mod linux {
     use super::super::command::{AgentCommand, variable};
     use rustix::process::Pid;
     use std::{
-        ffi::{CString, OsStr, c_char, c_int, c_void},
+        ffi::{CString, OsStr, c_char, c_int, c_long, c_void},
         io,
         os::{
             fd::{AsRawFd, FromRawFd, OwnedFd},
@@ -192,6 +193,8 @@ mod linux {
         cwd: *const c_char,
         stdio: [c_int; 3],
         parent: libc::pid_t,
+        /// Whether the server is in the usual scheduling class, so that the agent goes back to it.
+        is_usual_class: bool,
         /// The error number of the step that failed; 0 when the child became the agent.
         failure: c_int,
     }
@@ -218,6 +221,8 @@ mod linux {
             strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
         };
         let args = list(&args);
+        // SAFETY: getpid has no preconditions.
+        let parent = unsafe { libc::getpid() };
         let mut plan = Plan {
             candidates: list(&candidates),
             argv: [&[program.as_ptr()], &args[..]].concat(),
@@ -225,8 +230,8 @@ mod linux {
             envp: list(&env),
             cwd: cwd.as_ptr(),
             stdio: [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()],
-            // SAFETY: getpid has no preconditions.
-            parent: unsafe { libc::getpid() },
+            parent,
+            is_usual_class: is_usual_class(parent),
             failure: 0,
         };
         let pid = start_planned(&mut plan)?;
@@ -259,6 +264,30 @@ mod linux {
             libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
             if pid < 0 { Err(error) } else { Ok(pid) }
         }
+    }
+
+    /// Has the calling thread take nobody's place when it is woken.
+    pub(super) fn never_interrupt() {
+        if is_usual_class(0) {
+            set_class(libc::SCHED_BATCH);
+        }
+    }
+
+    /// Whether a thread, or the calling one (0), is in the scheduling class of almost all threads.
+    fn is_usual_class(thread: libc::pid_t) -> bool {
+        // SAFETY: the call takes numbers only. By number, because musl's function refuses.
+        unsafe {
+            libc::syscall(libc::SYS_sched_getscheduler, thread) == c_long::from(libc::SCHED_OTHER)
+        }
+    }
+
+    /// Puts the calling thread into a class without priorities.
+    fn set_class(class: c_int) {
+        // Its one field is the same with every libc.
+        let priority: c_int = 0;
+        // SAFETY: the call reads a `sched_param`, which to the system is an integer, and it is there
+        // until the call returns.
+        unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, class, &raw const priority) };
     }
 
     /// From birth to `execve`; its argument is the [`Plan`].
@@ -302,6 +331,10 @@ mod linux {
             }
             if libc::chdir(plan.cwd) != 0 {
                 return errno();
+            }
+            if plan.is_usual_class {
+                // Without it the agent works, too.
+                set_class(libc::SCHED_OTHER);
             }
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut none);

@@ -17,7 +17,7 @@ use crate::{
 };
 use napi::bindgen_prelude::{Env, Function, JsValue};
 use napi_derive::napi;
-use std::{path::PathBuf, sync::Arc};
+use std::{env, ffi::OsString, path::PathBuf, sync::Arc};
 
 /// A program to start in the place of the contract's agent.
 #[napi(object)]
@@ -41,8 +41,8 @@ pub struct StartValues {
     pub agent_session_id: Option<String>,
     /// The program, when it is not the contract's.
     pub agent: Option<OwnAgent>,
-    /// The environment: `KEY=value` texts, each ended by a NUL.
-    pub env: String,
+    /// The environment: `KEY=value` texts, each ended by a NUL. When absent, that of the process.
+    pub env: Option<String>,
     /// The working directory.
     pub cwd: String,
     /// The store when none is configured.
@@ -118,15 +118,16 @@ impl Bell {
         let settings = settings::current();
         let store_dir = store_dir(&settings, &values.default_store_dir);
         let launch = launch(values);
-        let run = registry::start(session, launch, &store_dir, settings, ring_main_thread)?;
+        let watcher = self.watcher();
+        let run =
+            registry::start(session, launch, &store_dir, settings, &watcher, ring_main_thread)?;
         self.doorbell.own(run.id);
-        watch_signals(&env);
-        ring_main_thread();
-        let handle = self.handle(Arc::clone(&run), 0);
-        // What was said before the bell was among the watchers (an agent that cannot be started ends
-        // faster than this thread gets here) is news, too.
-        self.doorbell.wake(&run);
-        Ok(handle)
+        if self.doorbell.is_main_thread() {
+            watch_signals(&env);
+        } else {
+            ring_main_thread();
+        }
+        Ok(RunHandle::at(run, 0))
     }
 
     /// The session's run, read from where it stands now; null when there is none.
@@ -134,19 +135,23 @@ impl Bell {
     pub fn find(&self, session_id: String) -> Option<RunHandle> {
         // An id that can have no file has no run either.
         let session = SessionId::new(&session_id).ok()?;
-        registry::find(&session).map(|run| self.handle(run, u64::MAX))
+        registry::find(&session).map(|run| self.handle(run))
     }
 
     /// The running run of this number, which another copy started and this one takes over.
     #[napi]
     pub fn adopt(&self, id: u32) -> Option<RunHandle> {
-        registry::find_running(id).map(|run| self.handle(run, u64::MAX))
+        registry::find_running(id).map(|run| self.handle(run))
     }
 
-    fn handle(&self, run: Arc<Run>, event: u64) -> RunHandle {
-        let watcher: Arc<dyn Watcher> = Arc::clone(&self.doorbell) as _;
-        run.watch(&watcher);
-        RunHandle::at(run, event)
+    /// A handle on a run that is running or was, from where it stands now.
+    fn handle(&self, run: Arc<Run>) -> RunHandle {
+        run.watch(&self.watcher());
+        RunHandle::at(run, u64::MAX)
+    }
+
+    fn watcher(&self) -> Arc<dyn Watcher> {
+        Arc::clone(&self.doorbell) as _
     }
 }
 
@@ -157,16 +162,18 @@ impl Drop for Bell {
     }
 }
 
+/// Whether the environment of the process has a variable of this name.
+#[napi]
+pub fn has_variable(name: String) -> bool {
+    env::var_os(name).is_some()
+}
+
 fn launch(values: StartValues) -> Launch {
-    let env = values
-        .env
-        .split_terminator('\0')
-        .filter_map(|variable| {
-            // A name may begin with `=` on some systems, but not be empty.
-            let at = variable.char_indices().skip(1).find(|&(_, char)| char == '=')?.0;
-            Some((variable[..at].into(), variable[at + 1..].into()))
-        })
-        .collect();
+    let env = match values.env {
+        // Read here, on the thread of the JavaScript that may write to it.
+        None => env::vars_os().collect(),
+        Some(text) => text.split_terminator('\0').filter_map(variable).collect(),
+    };
     let agent = match values.agent {
         None => Agent::Contract,
         Some(OwnAgent { command, args, cwd }) => {
@@ -181,4 +188,11 @@ fn launch(values: StartValues) -> Launch {
         env,
         cwd: values.cwd.into(),
     }
+}
+
+/// Name and value of a `KEY=value` text.
+fn variable(text: &str) -> Option<(OsString, OsString)> {
+    // A name may begin with `=` on some systems, but not be empty.
+    let at = text.char_indices().skip(1).find(|&(_, char)| char == '=')?.0;
+    Some((text[..at].into(), text[at + 1..].into()))
 }

@@ -1,22 +1,37 @@
 // Run once on the main thread, in the program's own realm (a test runner's sandbox has another
 // `process`, which hears no signals). Returns a function that begins or ends listening for signals:
-// a listener takes the default effect away, so there is one only while runs are running.
+// a listener takes the default effect away, so there is one only while runs are running, and a moment
+// longer.
 (function (endRuns) {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+  // Putting listeners up takes longer than all the rest of starting a run.
+  const LINGER_MS = 1_000;
 
   function onSignal(signal) {
     // Another listener decides what the signal means; if it ends the process, `exit` is heard.
     if (process.listenerCount(signal) > 1) return;
     endRuns();
-    listen(false);
+    stop();
     process.kill(process.pid, signal);
   }
 
+  let isListening = false;
+  let stopping;
+
+  function stop() {
+    for (const signal of signals) process.removeListener(signal, onSignal);
+    isListening = false;
+  }
+
   function listen(on) {
-    for (const signal of signals) {
-      process.removeListener(signal, onSignal);
+    clearTimeout(stopping);
+    if (!on) {
+      stopping = setTimeout(stop, LINGER_MS);
+      stopping.unref();
+    } else if (!isListening) {
       // First, because a listener that is to be called once is gone when it has been called.
-      if (on) process.prependListener(signal, onSignal);
+      for (const signal of signals) process.prependListener(signal, onSignal);
+      isListening = true;
     }
   }
 

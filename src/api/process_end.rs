@@ -42,7 +42,7 @@ pub(super) fn watch_process_end(env: &Env) -> napi::Result<()> {
 /// How long the end of the process may wait for the last lines on stderr.
 const FLUSH_AT_END: Duration = Duration::from_millis(200);
 
-/// On the main thread: listens for signals exactly while runs are running.
+/// On the main thread: listens for signals while runs are running.
 pub(super) fn watch_signals(env: &Env) {
     let is_wanted = registry::running() > 0;
     LISTEN.with_borrow(|listen| {

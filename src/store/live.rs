@@ -38,13 +38,16 @@ impl Live {
     /// process, has marked it already.
     pub fn claim(&self, session: &SessionId, hash: u64) -> bool {
         let place = place(session, hash);
-        // Best effort: the run's first flush reports what is wrong with the store.
-        let _ = create_folder(&self.folder);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.here.contains(&place) {
             return false;
         }
-        if let Some(folder) = state.folder(&self.folder) {
+        if state.folder(&self.folder).is_none() {
+            // Best effort: the run's first flush reports what is wrong with the store.
+            let _ = create_folder(&self.folder);
+            state.folder(&self.folder);
+        }
+        if let Some(folder) = &state.folder {
             // Locked first and looked at then: of two that claim it at once, both may be refused,
             // but never none.
             bytes::lock(folder, place);
