@@ -225,13 +225,36 @@ describe('many readers', () => {
 
     let slowly = '';
     for (let chunk = await slow.read(); !chunk.done; chunk = await slow.read()) {
-      expect(chunk.value.length).toBeLessThanOrEqual(64 * 1024);
+      expect(chunk.value.length).toBeLessThanOrEqual(256 * 1024);
       slowly += decoder.decode(chunk.value, { stream: true });
     }
     expect(slowly).toBe(text);
     const hub = globalThis[Symbol.for('active-runs.hub.1')];
     expect(hub.find(sessionId).framesEncoded).toBe(frames.length);
     expect(hub.find(sessionId).news.size).toBe(0);
+  });
+
+  it('have bytes of their own, to write to and to give away', async () => {
+    useStore();
+    const { sessionId } = await replay({ stdout: textLine('abcdefgh').repeat(10_000), stderr: '', exit: '0' });
+    const text = await (await get(sessionId)).text();
+    expect(framesOf(text)).toHaveLength(10_002);
+    const [patient, reckless] = [0, 1].map(() => createRunStream(sessionId).getReader());
+    const kept = [];
+    for (;;) {
+      const { done, value } = await patient.read();
+      if (done) break;
+      kept.push(value);
+      const other = (await reckless.read()).value;
+      expect(other.length).toBe(value.length);
+      other.fill(0);
+      // A stream of bytes takes what it is given away from the giver.
+      const taken = new ReadableStream({ type: 'bytes', start: (controller) => controller.enqueue(other) });
+      expect(other.length).toBe(0);
+      expect((await taken.getReader().read()).value.every((byte) => byte === 0)).toBe(true);
+    }
+    expect(Buffer.concat(kept).toString()).toBe(text);
+    expect(await (await get(sessionId)).text()).toBe(text);
   });
 
   it('gives a late one the same in a handful of frames', async () => {

@@ -1,11 +1,13 @@
 //! A run's events as server-sent events, each encoded once, whoever reads it.
 //!
 //! A [`FrameLog`] holds the frames of one run in one protocol; it grows from the event log when a
-//! reader asks for more than there is, and lives as long as its run. Knows no run and no reader.
+//! reader asks for more than there is, and lives as long as its run. Whole blocks of frames move to
+//! pages, from which readers get them without a copy. Knows no run and no reader.
 
 use crate::{
     event_log::{Cursor, Entry, EventLog, Kind, OpenParts},
     json::{Document, JsonStr, Value},
+    pages::{Mapped, Pages},
 };
 use std::{
     collections::HashMap,
@@ -37,6 +39,11 @@ struct State {
     /// Of all blocks.
     bytes: usize,
     encoder: Encoder,
+    /// The frames of the first blocks. None before there is a whole block, and when the system has
+    /// none.
+    pages: Option<Pages>,
+    /// The system has refused to take a block: it and those behind it stay where they are.
+    has_refused: bool,
 }
 
 /// Frames of a few hundred events.
@@ -46,13 +53,16 @@ struct Block {
     first_event: u64,
     /// Where it begins among all frames.
     start: usize,
+    /// Its frames; empty when they have moved.
     bytes: Vec<u8>,
+    /// No more frames are added.
+    is_closed: bool,
     /// Where each event's frame ends, from `start` on; equal to the one before for an event that the
     /// protocol leaves out.
     ends: Vec<u32>,
 }
 
-/// A new block is begun when one has this many bytes.
+/// A block is closed when it has this many bytes, or before, when a reader wants it without a copy.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 impl FrameLog {
@@ -76,18 +86,20 @@ impl FrameLog {
     /// started. False when there was nothing to encode.
     pub fn encode_more(&self, log: &EventLog, run: u64) -> bool {
         let mut state = self.lock();
-        let State { cursor, blocks, bytes, encoder } = &mut *state;
+        let State { cursor, blocks, bytes, encoder, .. } = &mut *state;
         let mut number = cursor.next();
         if number == log.len() {
             return false;
         }
-        if blocks.last().is_none_or(|block| block.bytes.len() >= BLOCK_BYTES) {
-            if let Some(full) = blocks.last_mut() {
-                full.bytes.shrink_to_fit();
-                full.ends.shrink_to_fit();
-            }
+        if blocks.last().is_none_or(|block| block.is_closed) {
             let (first_event, start) = (number, *bytes);
-            blocks.push(Block { first_event, start, bytes: Vec::new(), ends: Vec::new() });
+            blocks.push(Block {
+                first_event,
+                start,
+                bytes: Vec::new(),
+                is_closed: false,
+                ends: Vec::new(),
+            });
         }
         let Some(block) = blocks.last_mut() else { return false };
         log.read(cursor, |entry, parts| {
@@ -105,7 +117,10 @@ impl FrameLog {
             block.ends.push(block.bytes.len() as u32);
             ControlFlow::Continue(())
         });
-        *bytes = block.start + block.bytes.len();
+        *bytes = block.end();
+        if block.len() >= BLOCK_BYTES {
+            state.close_last();
+        }
         true
     }
 
@@ -126,7 +141,19 @@ impl FrameLog {
     /// is read. Returns the offset behind them.
     pub fn read(&self, mut offset: usize, limit: usize, out: &mut Vec<u8>) -> usize {
         let state = self.lock();
+        let paged = state.paged();
         while out.len() < limit && offset < state.bytes {
+            if let Some(pages) = state.pages.as_ref().filter(|_| offset < paged) {
+                let (before, taken) = (out.len(), (paged - offset).min(limit - out.len()));
+                out.resize(before + taken, 0);
+                if pages.read(offset, &mut out[before..]).is_err() {
+                    // Cannot be: it was written before it counted as there.
+                    out.truncate(before);
+                    break;
+                }
+                offset += taken;
+                continue;
+            }
             let index = state.blocks.partition_point(|block| block.start <= offset);
             let Some(block) = index.checked_sub(1).map(|index| &state.blocks[index]) else { break };
             let rest = &block.bytes[offset - block.start..];
@@ -137,8 +164,58 @@ impl FrameLog {
         offset
     }
 
+    /// Frames from `offset` on without a copy, up to `most` bytes. None when fewer than `least` can be
+    /// had in this way.
+    pub fn share(&self, offset: usize, least: usize, most: usize) -> Option<Mapped> {
+        let mut state = self.lock();
+        if state.bytes.checked_sub(offset)? < least {
+            return None;
+        }
+        if state.paged() < offset + most && state.bytes - state.paged() >= least {
+            state.close_last();
+        }
+        let there = state.paged().checked_sub(offset).filter(|&there| there >= least)?;
+        state.pages.as_ref()?.map(offset, there.min(most))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The offset up to which the frames have moved to the pages.
+    fn paged(&self) -> usize {
+        self.pages.as_ref().map_or(0, Pages::len)
+    }
+
+    /// Closes the last block, which moves to the pages.
+    fn close_last(&mut self) {
+        let Some(block) = self.blocks.last_mut().filter(|block| !block.is_closed) else { return };
+        block.is_closed = true;
+        block.ends.shrink_to_fit();
+        if !self.has_refused {
+            if self.pages.is_none() {
+                self.pages = Pages::new().ok();
+            }
+            let pages = self.pages.as_mut();
+            if pages.is_some_and(|pages| pages.append(&block.bytes).is_ok()) {
+                block.bytes = Vec::new();
+                return;
+            }
+            self.has_refused = true;
+        }
+        block.bytes.shrink_to_fit();
+    }
+}
+
+impl Block {
+    fn len(&self) -> usize {
+        self.ends.last().map_or(0, |&end| end as usize)
+    }
+
+    fn end(&self) -> usize {
+        self.start + self.len()
     }
 }
 

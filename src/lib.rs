@@ -42,6 +42,7 @@
 //! | [`agent`] | the process: which program, how it is started, stopped and waited for |
 //! | [`persistence`] | when a run's answer is written |
 //! | [`sse`], [`frames`], [`batch`] | a run as it is read: by readers of bytes, by readers of events |
+//! | `pages` | bytes that many readers get without a copy |
 //! | [`event_log`] | a run's events and the cursors into them |
 //! | [`message`] | events folded into the message to keep |
 //! | [`protocol`] | agent lines → UI events |
@@ -66,6 +67,7 @@ pub mod frames;
 pub mod json;
 pub mod lines;
 pub mod message;
+mod pages;
 pub mod persistence;
 pub mod protocol;
 pub mod registry;

@@ -16,12 +16,17 @@ use crate::{
     event_log::{Cursor, Entry, Kind, OpenParts},
     frames::{Encoder, EventId, Protocol},
     json::{JsonStr, JsonString, trusted},
+    pages::Mapped,
     run::Run,
 };
 use std::{ops::ControlFlow, sync::Arc};
 
-/// The most that one [`FrameReader::pull`] gives, in bytes.
+/// The most that one [`FrameReader::pull`] gives as a copy, in bytes.
 pub const CHUNK_BYTES: usize = 64 * 1024;
+/// The most that it gives without a copy.
+const SHARED_BYTES: usize = 256 * 1024;
+/// Less is copied: that takes no longer.
+const LEAST_SHARED_BYTES: usize = 16 * 1024;
 /// Merged deltas grow no longer than about this.
 const MERGED_BYTES: usize = 32 * 1024;
 
@@ -36,6 +41,15 @@ pub enum From {
     Event(u64),
     /// At this event, which follows the last one that the reader has had; see the module.
     Resume(u64),
+}
+
+/// Some of a run's frames.
+#[derive(Debug)]
+pub enum Chunk {
+    /// A copy.
+    Own(Vec<u8>),
+    /// A mapping of the shared ones, as good as a copy.
+    Shared(Mapped),
 }
 
 /// A place in a run's frames.
@@ -80,9 +94,9 @@ impl FrameReader {
         Self { run, protocol, own, compact, offset: None, shared_from, is_over: false }
     }
 
-    /// The next bytes, at most [`CHUNK_BYTES`]. None when there are none now; then, if
-    /// [`FrameReader::is_over`] says so, there never will be.
-    pub fn pull(&mut self) -> Option<Vec<u8>> {
+    /// The next bytes. None when there are none now; then, if [`FrameReader::is_over`] says so, there
+    /// never will be.
+    pub fn pull(&mut self) -> Option<Chunk> {
         while self.own.len() < CHUNK_BYTES
             && let Some(compact) = &mut self.compact
         {
@@ -92,12 +106,17 @@ impl FrameReader {
         }
         if self.own.len() > CHUNK_BYTES {
             let rest = self.own.split_off(CHUNK_BYTES);
-            return Some(std::mem::replace(&mut self.own, rest));
+            return Some(Chunk::Own(std::mem::replace(&mut self.own, rest)));
         }
         let mut bytes = std::mem::take(&mut self.own);
         if self.compact.is_none() && !self.is_over {
             // Looked at before reading: what was published until then is read.
             let was_over = !self.run.is_running();
+            if bytes.is_empty()
+                && let Some(shared) = self.share()
+            {
+                return Some(Chunk::Shared(shared));
+            }
             self.read_shared(&mut bytes);
             if was_over && bytes.len() < CHUNK_BYTES {
                 self.is_over = true;
@@ -109,7 +128,7 @@ impl FrameReader {
                 }
             }
         }
-        (!bytes.is_empty()).then_some(bytes)
+        (!bytes.is_empty()).then_some(Chunk::Own(bytes))
     }
 
     /// Whether everything was pulled and nothing will follow.
@@ -117,26 +136,38 @@ impl FrameReader {
         self.is_over && self.own.is_empty()
     }
 
-    /// Appends shared frames to `bytes`, up to [`CHUNK_BYTES`], encoding those that are missing.
+    /// Shared frames without a copy, if there are enough of them.
+    fn share(&mut self) -> Option<Mapped> {
+        let at = self.encode_up_to(SHARED_BYTES)?;
+        let frames = self.run.frames(self.protocol);
+        let shared = frames.share(at, LEAST_SHARED_BYTES, SHARED_BYTES)?;
+        self.offset = Some(at + shared.len());
+        Some(shared)
+    }
+
+    /// Appends shared frames to `bytes`, up to [`CHUNK_BYTES`].
     fn read_shared(&mut self, bytes: &mut Vec<u8>) {
+        if let Some(at) = self.encode_up_to(CHUNK_BYTES) {
+            let frames = self.run.frames(self.protocol);
+            self.offset = Some(frames.read(at, CHUNK_BYTES, bytes));
+        }
+    }
+
+    /// Encodes what is missing of the next `ahead` bytes of the shared frames. Returns the offset at
+    /// which they begin; none when that is not encoded yet.
+    fn encode_up_to(&mut self, ahead: usize) -> Option<usize> {
         let run = &self.run;
         let frames = run.frames(self.protocol);
         let encode_more = || run.look(|log, _| frames.encode_more(log, run.started_at));
-        let mut offset = self.offset;
-        while offset.is_none() {
-            offset = frames.offset_of(self.shared_from);
-            if offset.is_none() && !encode_more() {
-                return;
+        while self.offset.is_none() {
+            self.offset = frames.offset_of(self.shared_from);
+            if self.offset.is_none() && !encode_more() {
+                return None;
             }
         }
-        let mut at = offset.unwrap_or_default();
-        loop {
-            at = frames.read(at, CHUNK_BYTES, bytes);
-            if bytes.len() >= CHUNK_BYTES || !encode_more() {
-                break;
-            }
-        }
-        self.offset = Some(at);
+        let at = self.offset?;
+        while frames.encoded().1 < at + ahead && encode_more() {}
+        Some(at)
     }
 }
 

@@ -1,9 +1,12 @@
 //! A run as server-sent events, pulled by a stream of the JavaScript.
 
 use super::{Result, internal};
-use crate::sse::FrameReader;
+use crate::sse::{Chunk, FrameReader};
 use napi::bindgen_prelude::{BufferSlice, Env};
 use napi_derive::napi;
+
+/// Copying less takes no longer than handing it over.
+const LEAST_HANDED_OVER: usize = 8 * 1024;
 
 /// See [`crate::sse::From`].
 #[napi(string_enum = "camelCase")]
@@ -32,11 +35,22 @@ impl From<FrameReader> for FrameStream {
 
 #[napi]
 impl FrameStream {
-    /// The next bytes, 64 KiB at most; null when there are none now.
+    /// The next bytes, 256 KiB at most; null when there are none now.
     #[napi]
     pub fn pull<'env>(&mut self, env: &'env Env) -> Result<Option<BufferSlice<'env>>> {
-        let bytes = self.reader.pull();
-        bytes.map(|bytes| BufferSlice::copy_from(env, bytes).map_err(internal)).transpose()
+        let buffer = match self.reader.pull() {
+            None => return Ok(None),
+            Some(Chunk::Own(bytes)) if bytes.len() < LEAST_HANDED_OVER => {
+                BufferSlice::copy_from(env, bytes)
+            }
+            Some(Chunk::Own(bytes)) => BufferSlice::from_data(env, bytes),
+            Some(Chunk::Shared(bytes)) => {
+                let (start, len) = (bytes.as_mut_ptr(), bytes.len());
+                // SAFETY: the memory stays until the hint is dropped, and belongs to it alone.
+                unsafe { BufferSlice::from_external(env, start, len, bytes, |_, _bytes| {}) }
+            }
+        };
+        buffer.map(Some).map_err(internal)
     }
 
     /// Whether all was pulled and nothing will follow.
