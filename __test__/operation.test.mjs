@@ -139,6 +139,28 @@ describe('stats', () => {
     expect(await host.told()).toEqual({ read: 0, unreadable: 2, otherSession: 1, tooLong: 1 });
   });
 
+  better('count no flush of a run that has only shown a status', async () => {
+    const told = await puppet();
+    const host = server(
+      async ({ runs, data, tell, agent, ended }) => {
+        runs.startRun({ sessionId: 'status', message: 'm', agent: data.agent });
+        await new Promise((resolve) => runs.subscribeToRun('status', resolve));
+        // A flush would be due at once, and this takes a while.
+        runs.startRun({ sessionId: 'other', message: 'm', agent: agent('says', 'a') });
+        await ended('other');
+        const ofOther = runs.stats().flushes.written;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        await tell({ ofOther, now: runs.stats().flushes.written });
+        process.exit();
+      },
+      { agent: told.agent, settings: { storeDir: temporaryFolder(), persistIntervalMs: 0 } },
+    );
+    await told.out('{"event":"agent","stream":"lifecycle","data":{"phase":"start"}}\n');
+    const { ofOther, now } = await host.told();
+    expect(ofOther).toBeLessThanOrEqual(2);
+    expect(now).toBe(ofOther);
+  });
+
   better('count flushes, and keep the failure that came last', async () => {
     const folder = temporaryFolder();
     writeFileSync(join(folder, 'file'), '');

@@ -52,8 +52,8 @@ export const idle = {
         api.subscribeToRun(name, (event) => event?.type === 'text-delta' && heard.add(name));
       }
       await until(() => heard.size === names.length);
-      // Until the disk threads have nothing more to wait for.
-      await sleep(4_000);
+      // Until the disk threads, which wait two seconds for more work, have ended.
+      await sleep(6_000);
     };
     await add(10);
     const [rss, few] = [await settledRss(), threads()];
