@@ -5,8 +5,9 @@ use crate::sse::{Chunk, FrameReader};
 use napi::bindgen_prelude::{BufferSlice, Env};
 use napi_derive::napi;
 
-/// Copying less takes no longer than handing it over.
-const LEAST_HANDED_OVER: usize = 8 * 1024;
+/// Of so many shared bytes, one counts as the buffer's own when JavaScript decides whether there is
+/// garbage enough to collect: it then does so about when no more mappings are to be had.
+const SHARED_WEIGHT: i64 = 4;
 
 /// See [`crate::sse::From`].
 #[napi(string_enum = "camelCase")]
@@ -40,14 +41,20 @@ impl FrameStream {
     pub fn pull<'env>(&mut self, env: &'env Env) -> Result<Option<BufferSlice<'env>>> {
         let buffer = match self.reader.pull() {
             None => return Ok(None),
-            Some(Chunk::Own(bytes)) if bytes.len() < LEAST_HANDED_OVER => {
-                BufferSlice::copy_from(env, bytes)
-            }
-            Some(Chunk::Own(bytes)) => BufferSlice::from_data(env, bytes),
+            // Not handed over as they are: such memory stays until the event loop is idle.
+            Some(Chunk::Own(bytes)) => BufferSlice::copy_from(env, bytes),
             Some(Chunk::Shared(bytes)) => {
                 let (start, len) = (bytes.as_mut_ptr(), bytes.len());
+                let not_its_own = len as i64 / SHARED_WEIGHT * (SHARED_WEIGHT - 1);
+                let finalize = move |env: Env, _bytes| {
+                    // Neither call can fail while the environment is there.
+                    let _ = env.adjust_external_memory(not_its_own);
+                };
                 // SAFETY: the memory stays until the hint is dropped, and belongs to it alone.
-                unsafe { BufferSlice::from_external(env, start, len, bytes, |_, _bytes| {}) }
+                let buffer =
+                    unsafe { BufferSlice::from_external(env, start, len, bytes, finalize) };
+                let _ = env.adjust_external_memory(-not_its_own);
+                buffer
             }
         };
         buffer.map(Some).map_err(internal)
