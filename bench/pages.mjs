@@ -12,7 +12,7 @@ function texts({ machine, rows }) {
   const about =
     `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGB} GB, ${machine.os}, Node ${machine.node}, ` +
     `${machine.date}. Medians of ${machine.rounds} fresh processes each, in turns.`;
-  const verdict = { true: 'yes', false: '**no**', null: '' };
+  const verdict = { true: 'yes', false: '**no** ([why](BENCH.md#bars-that-are-not-reached-and-why))', null: '' };
   const line = (row) =>
     `| ${row.label} | ${amount(row.module, row)} | ${amount(row.addon, row)} | ${ratio(row)} | ${barText(row)} | ${verdict[row.reached]} |`;
   const find = (id, key) => rows.find((row) => row.case === id && row.key === key);
