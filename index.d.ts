@@ -361,8 +361,8 @@ export interface RunResponseOptions extends RunStreamOptions {
 }
 
 /**
- * A run as server-sent events, ready to be sent. Each event is encoded once, whoever reads; a chunk has at most 256
- * KiB. Nothing is read ahead: a reader that stops costs its place and slows nobody, and one that is cancelled is forgotten.
+ * A run as server-sent events, ready to be sent. Each event is encoded once, whoever reads; a chunk has at most 64 KiB.
+ * Nothing is read ahead: a reader that stops costs its place and slows nobody, and one that is cancelled is forgotten.
  * The stream closes when the run has ended and all is read.
  *
  * @returns The stream, or `null` if there is no such run.

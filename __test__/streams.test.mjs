@@ -225,7 +225,7 @@ describe('many readers', () => {
 
     let slowly = '';
     for (let chunk = await slow.read(); !chunk.done; chunk = await slow.read()) {
-      expect(chunk.value.length).toBeLessThanOrEqual(256 * 1024);
+      expect(chunk.value.length).toBeLessThanOrEqual(64 * 1024);
       slowly += decoder.decode(chunk.value, { stream: true });
     }
     expect(slowly).toBe(text);

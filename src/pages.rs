@@ -23,7 +23,7 @@ mod linux {
     /// Mappings that may exist at a time in this process. They are taken back only when garbage was
     /// collected and the event loop has turned, and until then each counts as memory of its own in
     /// what the system says of the process.
-    const MOST_MAPPED: usize = 1_024;
+    const MOST_MAPPED: usize = 4_096;
     static MAPPED: AtomicUsize = AtomicUsize::new(0);
 
     /// Bytes that only grow.

@@ -21,10 +21,8 @@ use crate::{
 };
 use std::{ops::ControlFlow, sync::Arc};
 
-/// The most that one [`FrameReader::pull`] gives as a copy, in bytes.
+/// The most that one [`FrameReader::pull`] gives, in bytes.
 pub const CHUNK_BYTES: usize = 64 * 1024;
-/// The most that it gives without a copy.
-const SHARED_BYTES: usize = 256 * 1024;
 /// Less is copied: that takes no longer.
 const LEAST_SHARED_BYTES: usize = 16 * 1024;
 /// Merged deltas grow no longer than about this.
@@ -138,9 +136,9 @@ impl FrameReader {
 
     /// Shared frames without a copy, if there are enough of them.
     fn share(&mut self) -> Option<Mapped> {
-        let at = self.encode_up_to(SHARED_BYTES)?;
+        let at = self.encode_up_to(CHUNK_BYTES)?;
         let frames = self.run.frames(self.protocol);
-        let shared = frames.share(at, LEAST_SHARED_BYTES, SHARED_BYTES)?;
+        let shared = frames.share(at, LEAST_SHARED_BYTES, CHUNK_BYTES)?;
         self.offset = Some(at + shared.len());
         Some(shared)
     }

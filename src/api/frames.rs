@@ -36,7 +36,7 @@ impl From<FrameReader> for FrameStream {
 
 #[napi]
 impl FrameStream {
-    /// The next bytes, 256 KiB at most; null when there are none now.
+    /// The next bytes, 64 KiB at most; null when there are none now.
     #[napi]
     pub fn pull<'env>(&mut self, env: &'env Env) -> Result<Option<BufferSlice<'env>>> {
         let buffer = match self.reader.pull() {
