@@ -294,14 +294,13 @@ impl EventLog {
         let mut rest = &block.bytes[cursor.offset..];
         let mut count = 0;
         while count < most && !rest.is_empty() {
-            let (header, after) = read_number(rest);
-            let (kind, length) = (Kind::ALL[header & 7], header >> 3);
-            if !matches!(kind, Kind::TextDelta | Kind::ReasoningDelta) || length > longest {
+            let (Entry { kind, payload }, behind) = read_entry(rest);
+            let is_delta = matches!(kind, Kind::TextDelta | Kind::ReasoningDelta);
+            if !is_delta || payload.len() > longest {
                 break;
             }
-            let (payload, next) = after.split_at(length);
             take(kind, payload);
-            rest = next;
+            rest = behind;
             count += 1;
         }
         cursor.offset = block.bytes.len() - rest.len();
@@ -325,11 +324,8 @@ impl EventLog {
             cursor.block += 1;
             cursor.offset = 0;
         }
-        let rest = &block.bytes[cursor.offset..];
-        let (header, after) = read_number(rest);
-        let (kind, length) = (Kind::ALL[header & 7], header >> 3);
-        let end = cursor.offset + (rest.len() - after.len()) + length;
-        Some((Entry { kind, payload: &after[..length] }, end))
+        let (entry, behind) = read_entry(&block.bytes[cursor.offset..]);
+        Some((entry, block.bytes.len() - behind.len()))
     }
 }
 
@@ -361,6 +357,13 @@ fn write_number(mut number: usize, out: &mut Vec<u8>) {
         number >>= 7;
     }
     out.push(number as u8);
+}
+
+/// The entry at the start of `bytes`, and what follows it.
+fn read_entry(bytes: &[u8]) -> (Entry<'_>, &[u8]) {
+    let (header, after) = read_number(bytes);
+    let (payload, behind) = after.split_at(header >> 3);
+    (Entry { kind: Kind::ALL[header & 7], payload }, behind)
 }
 
 /// A number written by [`write_number`] at the start of `bytes`, and what follows it.

@@ -92,8 +92,8 @@ impl FrameReader {
         Self { run, protocol, own, compact, offset: None, shared_from, is_over: false }
     }
 
-    /// The next bytes. None when there are none now; then, if [`FrameReader::is_over`] says so, there
-    /// never will be.
+    /// The next bytes, at most [`CHUNK_BYTES`]. None when there are none now; then, if
+    /// [`FrameReader::is_over`] says so, there never will be.
     pub fn pull(&mut self) -> Option<Chunk> {
         while self.own.len() < CHUNK_BYTES
             && let Some(compact) = &mut self.compact
@@ -110,12 +110,16 @@ impl FrameReader {
         if self.compact.is_none() && !self.is_over {
             // Looked at before reading: what was published until then is read.
             let was_over = !self.run.is_running();
-            if bytes.is_empty()
-                && let Some(shared) = self.share()
-            {
-                return Some(Chunk::Shared(shared));
+            if let Some(at) = self.encode_ahead() {
+                let frames = self.run.frames(self.protocol);
+                if bytes.is_empty()
+                    && let Some(shared) = frames.share(at, LEAST_SHARED_BYTES, CHUNK_BYTES)
+                {
+                    self.offset = Some(at + shared.len());
+                    return Some(Chunk::Shared(shared));
+                }
+                self.offset = Some(frames.read(at, CHUNK_BYTES, &mut bytes));
             }
-            self.read_shared(&mut bytes);
             if was_over && bytes.len() < CHUNK_BYTES {
                 self.is_over = true;
                 if self.protocol == Protocol::AiSdk {
@@ -134,26 +138,9 @@ impl FrameReader {
         self.is_over && self.own.is_empty()
     }
 
-    /// Shared frames without a copy, if there are enough of them.
-    fn share(&mut self) -> Option<Mapped> {
-        let at = self.encode_up_to(CHUNK_BYTES)?;
-        let frames = self.run.frames(self.protocol);
-        let shared = frames.share(at, LEAST_SHARED_BYTES, CHUNK_BYTES)?;
-        self.offset = Some(at + shared.len());
-        Some(shared)
-    }
-
-    /// Appends shared frames to `bytes`, up to [`CHUNK_BYTES`].
-    fn read_shared(&mut self, bytes: &mut Vec<u8>) {
-        if let Some(at) = self.encode_up_to(CHUNK_BYTES) {
-            let frames = self.run.frames(self.protocol);
-            self.offset = Some(frames.read(at, CHUNK_BYTES, bytes));
-        }
-    }
-
-    /// Encodes what is missing of the next `ahead` bytes of the shared frames. Returns the offset at
-    /// which they begin; none when that is not encoded yet.
-    fn encode_up_to(&mut self, ahead: usize) -> Option<usize> {
+    /// Encodes what is missing of the next [`CHUNK_BYTES`] of the shared frames. Returns the offset
+    /// at which they begin; none when that is not encoded yet.
+    fn encode_ahead(&mut self) -> Option<usize> {
         let run = &self.run;
         let frames = run.frames(self.protocol);
         let encode_more = || run.look(|log, _| frames.encode_more(log, run.started_at));
@@ -164,7 +151,7 @@ impl FrameReader {
             }
         }
         let at = self.offset?;
-        while frames.encoded().1 < at + ahead && encode_more() {}
+        while frames.encoded().1 < at + CHUNK_BYTES && encode_more() {}
         Some(at)
     }
 }
