@@ -6,6 +6,21 @@
 const { constants } = require('node:os');
 const { invalidArgument } = require('./errors.js');
 
+const SIGNALS = constants.signals;
+const SIGNAL_NUMBERS = new Set(Object.values(SIGNALS));
+
+function signalNumber(signal) {
+  // 0 only asks whether there is anybody to signal.
+  const isKnown = signal === 0 || SIGNAL_NUMBERS.has(signal) || Object.hasOwn(SIGNALS, signal);
+  if (!isKnown) throw invalidArgument('signal', `${String(signal)} is unknown`);
+  return typeof signal === 'number' ? signal : SIGNALS[signal];
+}
+
+function signalName(number) {
+  const name = Object.keys(SIGNALS).find((key) => SIGNALS[key] === number);
+  return name ?? `SIG${number}`;
+}
+
 /** The agent's process. */
 class AgentProcess {
   #handle;
@@ -19,11 +34,7 @@ class AgentProcess {
   }
 
   kill(signal = 'SIGTERM') {
-    const number = typeof signal === 'number' ? signal : constants.signals[signal];
-    if (!Number.isInteger(number) || number < 0) {
-      throw invalidArgument('signal', `${String(signal)} is unknown`);
-    }
-    return this.#handle.kill(number);
+    return this.#handle.kill(signalNumber(signal));
   }
 }
 
@@ -79,10 +90,12 @@ class ActiveRun {
   #handle;
   #events;
   #abortController = null;
+  #whenEnded;
 
-  constructor({ handle, subscribers, events }) {
+  constructor({ handle, subscribers, events, whenEnded }) {
     this.#handle = handle;
     this.#events = events;
+    this.#whenEnded = whenEnded;
     this.sessionId = handle.sessionId;
     this.childProcess = new AgentProcess(handle);
     this.subscribers = subscribers;
@@ -90,6 +103,16 @@ class ActiveRun {
     this.status = 'running';
     this.startedAt = handle.startedAt;
     this.exitCode = null;
+    this.end = null;
+  }
+
+  /** Fulfilled with `end` once the subscribers have been told. Never rejected. */
+  get whenEnded() {
+    return this.#whenEnded();
+  }
+
+  get lastLineAt() {
+    return this.#handle.lastLineAt ?? null;
   }
 
   /** Aborting it stops the agent. Made when first asked for: most runs are never aborted. */
@@ -107,4 +130,16 @@ class ActiveRun {
   }
 }
 
-module.exports = { ActiveRun };
+/** How a run ended, as it is shown. `values` are those of the native part. */
+function runEnd({ reason, exitCode, signal, error, endedAt }) {
+  const end = {
+    reason,
+    exitCode: exitCode ?? null,
+    signal: signal === undefined || signal === null ? null : signalName(signal),
+  };
+  if (error !== undefined && error !== null) end.error = error;
+  end.endedAt = endedAt;
+  return Object.freeze(end);
+}
+
+module.exports = { ActiveRun, runEnd };

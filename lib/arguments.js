@@ -38,6 +38,18 @@ function checkFunction(name, value) {
   return value;
 }
 
+/** A whole number within these bounds. */
+function checkInteger(name, value, least, most) {
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw invalidArgument(name, `must be a whole number from ${least} to ${most}, not ${String(value)}`);
+  }
+  return value;
+}
+
+function checkOptionalInteger(name, value, least, most) {
+  return value === undefined || value === null ? undefined : checkInteger(name, value, least, most);
+}
+
 function checkStrings(name, value) {
   if (!Array.isArray(value)) throw invalidArgument(name, `must be an array, not ${typeName(value)}`);
   return value.map((item, index) => checkString(`${name}[${index}]`, item, { nul: false }));
@@ -54,8 +66,10 @@ function checkKeys(name, value, allowed) {
 
 module.exports = {
   checkFunction,
+  checkInteger,
   checkKeys,
   checkObject,
+  checkOptionalInteger,
   checkOptionalString,
   checkString,
   checkStrings,

@@ -18,13 +18,17 @@ function stats() {
       unreadable: native.unreadable,
       otherSession: native.otherSession,
       tooLong: native.tooLong,
+      lastAt: native.lastLineAt ?? null,
     },
+    silentSince: native.silentSince ?? null,
     flushes: {
       written: native.written,
       failed: native.notWritten,
       lastError: native.lastError ? { ...native.lastError } : null,
     },
+    droppedStderrBytes: native.droppedStderr,
     childPids: [...native.pids],
+    remainingPids: [...native.remaining],
   };
 }
 

@@ -4,7 +4,7 @@
 // nothing that subscribers or callers can see changes within a tick of the event loop.
 
 const { AsyncResource } = require('node:async_hooks');
-const { ActiveRun } = require('./active-run.js');
+const { ActiveRun, runEnd } = require('./active-run.js');
 
 // As `Kind` and `RunHandle::pull` in the native part have them.
 const TEXT_DELTA = 0;
@@ -218,6 +218,8 @@ class RunView {
   #seen;
   /** The events, once somebody has asked for them. */
   #buffer = null;
+  /** The promise of the run's end and what fulfils it, once somebody has asked for it. */
+  #ended = null;
   #isOwn;
   #onHoldChange;
   #isHeld = false;
@@ -240,6 +242,7 @@ class RunView {
       handle,
       subscribers: new Subscribers(() => this.updateHold()),
       events: () => this.#events(),
+      whenEnded: () => this.#whenEnded(),
     });
     // A run of another copy that was over when this one met it.
     if (handle.wasOver) this.#setOutcome();
@@ -255,9 +258,10 @@ class RunView {
   }
 
   abort() {
-    this.activeRun.abortController.abort();
-    // The controller tells of the first abort only; another SIGTERM may still help.
-    this.#handle.abort();
+    const { abortController } = this.activeRun;
+    // The controller stops the run the first time that it is aborted.
+    if (abortController.signal.aborted) this.#handle.abort();
+    else abortController.abort();
   }
 
   /** Replays what this realm has been told so far, then adds the callback to the subscribers. */
@@ -353,9 +357,10 @@ class RunView {
     return state;
   }
 
-  /** Keeps the process alive while the run runs and is this realm's, by start or by subscription. */
+  /** Keeps the process alive while the run runs and is this realm's, by start, subscription or await. */
   updateHold() {
-    const isHeld = this.isRunning && (this.#isOwn || this.activeRun.subscribers.size > 0);
+    const isWanted = this.#isOwn || this.activeRun.subscribers.size > 0 || this.#ended !== null;
+    const isHeld = this.isRunning && isWanted;
     if (isHeld === this.#isHeld) return;
     this.#isHeld = isHeld;
     this.#onHoldChange(isHeld);
@@ -368,12 +373,27 @@ class RunView {
     this.updateHold();
     subscribers.notify(null, this.#seen);
     subscribers.clear();
+    this.#ended?.resolve(this.activeRun.end);
   }
 
   #setOutcome() {
+    const values = this.#handle.end;
     this.isRunning = false;
-    this.activeRun.status = this.#handle.isError ? 'error' : 'completed';
-    this.activeRun.exitCode = this.#handle.exitCode;
+    this.activeRun.status = values.isError ? 'error' : 'completed';
+    this.activeRun.end = runEnd(values);
+    this.activeRun.exitCode = this.activeRun.end.exitCode;
+  }
+
+  #whenEnded() {
+    if (this.#ended === null) {
+      this.#ended = {};
+      this.#ended.promise = new Promise((resolve) => {
+        this.#ended.resolve = resolve;
+      });
+      if (this.isRunning) this.updateHold();
+      else this.#ended.resolve(this.activeRun.end);
+    }
+    return this.#ended.promise;
   }
 
   #events() {
@@ -395,6 +415,8 @@ class RunView {
     const reader = new EventReader(this.#handle.replay(), codes);
     for (let left = this.#seen; left > 0; left -= codes[COUNT]) {
       reader.pull(Math.min(left, BATCH));
+      // Once the session has forgotten the run, its events are gone.
+      if (codes[COUNT] === 0) return;
       reader.tellAll(onEvent);
     }
   }

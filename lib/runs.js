@@ -5,6 +5,7 @@ const {
   checkFunction,
   checkKeys,
   checkObject,
+  checkOptionalInteger,
   checkOptionalString,
   checkString,
   checkStrings,
@@ -12,7 +13,7 @@ const {
 const { environment } = require('./environment.js');
 const { invalidArgument } = require('./errors.js');
 const { getHub } = require('./hub.js');
-const { defaultStoreDir } = require('./settings.js');
+const { LONGEST_MS, checkErrors, defaultStoreDir } = require('./settings.js');
 
 function startRun(params) {
   checkObject('params', params);
@@ -27,6 +28,9 @@ function startRun(params) {
     env,
     cwd: process.cwd(),
     defaultStoreDir,
+    errors: params.errors === undefined ? undefined : checkErrors('errors', params.errors),
+    maxSilenceMs: checkOptionalInteger('maxSilenceMs', params.maxSilenceMs, 0, LONGEST_MS),
+    maxRunMs: checkOptionalInteger('maxRunMs', params.maxRunMs, 0, LONGEST_MS),
   };
   return hub.start(values).activeRun;
 }

@@ -2,7 +2,7 @@
 
 const { homedir } = require('node:os');
 const { join, resolve } = require('node:path');
-const { checkKeys, checkObject, checkString } = require('./arguments.js');
+const { checkInteger, checkKeys, checkObject, checkString } = require('./arguments.js');
 const binding = require('./binding.js');
 const { invalidArgument } = require('./errors.js');
 
@@ -18,6 +18,8 @@ const MILLISECONDS = {
   cleanupGraceMs: LONGEST_MS,
   killAfterMs: LONGEST_MS,
   pipeGraceMs: LONGEST_MS,
+  maxSilenceMs: LONGEST_MS,
+  maxRunMs: LONGEST_MS,
 };
 const BYTES = {
   // V8's strings are no longer.
@@ -25,12 +27,14 @@ const BYTES = {
   maxRunBytes: 2 ** 40,
   maxStderrBytes: 2 ** 30,
 };
-const KEYS = ['storeDir', ...Object.keys(MILLISECONDS), ...Object.keys(BYTES)];
+const ERRORS = ['auto', 'module', 'full'];
+const KEYS = ['storeDir', 'errors', ...Object.keys(MILLISECONDS), ...Object.keys(BYTES)];
 
-function checkInteger(name, value, least, most) {
-  if (!Number.isInteger(value) || value < least || value > most) {
-    throw invalidArgument(name, `must be a whole number from ${least} to ${most}, not ${String(value)}`);
+function checkErrors(name, value) {
+  if (!ERRORS.includes(value)) {
+    throw invalidArgument(name, `must be one of ${ERRORS.join(', ')}, not ${String(value)}`);
   }
+  return value;
 }
 
 function configure(settings = {}) {
@@ -42,6 +46,8 @@ function configure(settings = {}) {
     if (key === 'storeDir') {
       if (checkString(key, value, { nul: false }) === '') throw invalidArgument(key, 'is empty');
       change.storeDir = resolve(value);
+    } else if (key === 'errors') {
+      change.errors = checkErrors(key, value);
     } else {
       if (key in MILLISECONDS) checkInteger(key, value, 0, MILLISECONDS[key]);
       else checkInteger(key, value, 1, BYTES[key]);
@@ -52,4 +58,4 @@ function configure(settings = {}) {
   return { storeDir, ...numbers };
 }
 
-module.exports = { configure, defaultStoreDir };
+module.exports = { LONGEST_MS, checkErrors, configure, defaultStoreDir };

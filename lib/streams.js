@@ -33,6 +33,13 @@ function readOptions(options = {}) {
   };
 }
 
+function readerTooSlow(sessionId) {
+  const message =
+    `The events of the ended run of session ${sessionId} are gone: ` +
+    'this reader had not read for 30 s when cleanupGraceMs was over';
+  return Object.assign(new Error(message), { code: 'READER_TOO_SLOW' });
+}
+
 /** The stream of a view, and whether it goes on after `lastEventId`. */
 function open(view, { replay, protocol, heartbeatMs, lastEventId }) {
   const { frames, isResumed } = view.openFrames({ replay, lastEventId, protocol });
@@ -52,6 +59,9 @@ function open(view, { replay, protocol, heartbeatMs, lastEventId }) {
         } else if (frames.isOver) {
           view.openStreams -= 1;
           controller.close();
+        } else if (frames.isCut) {
+          view.openStreams -= 1;
+          controller.error(readerTooSlow(view.sessionId));
         } else {
           return false;
         }

@@ -10,6 +10,7 @@ use std::{
     io::{self, Write},
     sync::{
         Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     thread,
@@ -93,13 +94,30 @@ pub fn print(warning: &Warning) {
     }
 }
 
-/// Passes on lines that an agent wrote to stderr. Waits while the server's own stderr is stuck, which
-/// in turn holds up the agent's stderr and nothing else.
-pub async fn agent_stderr(text: &str) {
+/// Bytes of agents' stderr that were dropped.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Passes on lines that an agent wrote to stderr. Never waits: where there is no room for them, they
+/// are dropped and counted.
+pub fn agent_stderr(lines: &[u8]) {
+    let text = prefixed("[active-runs stderr] ", &String::from_utf8_lossy(lines));
+    let is_sent = writer().is_some_and(|writer| writer.try_send(Item::Text(text)).is_ok());
+    if !is_sent {
+        DROPPED.fetch_add(lines.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Waits until there is room for more of an agent's stderr.
+pub async fn room_for_stderr() {
     if let Some(writer) = writer() {
         // The writer thread never ends, so neither does its channel.
-        drop(writer.send(Item::Text(prefixed("[active-runs stderr] ", text))).await);
+        drop(writer.reserve().await);
     }
+}
+
+/// How many bytes of agents' stderr were dropped, because nobody read the server's own.
+pub fn dropped_stderr() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
 }
 
 /// Waits until all that was said is written, but no longer than `patience`.

@@ -8,8 +8,8 @@
 
 use crate::{
     diagnostics::{self, Warning, WarningListener},
+    feed::Watcher,
     registry,
-    run::{Run, Watcher},
 };
 use napi::sys;
 use once_cell::sync::Lazy;
@@ -232,8 +232,8 @@ impl Doorbell {
 }
 
 impl Watcher for Doorbell {
-    fn wake(&self, run: &Run) {
-        self.ring_for(Some(run.id));
+    fn wake(&self, run: u32) {
+        self.ring_for(Some(run));
     }
 }
 

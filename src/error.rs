@@ -17,6 +17,7 @@ enum Kind {
     InvalidArgument { argument: String, reason: String },
     InvalidSessionId { id: String, reason: &'static str },
     AlreadyRunning,
+    Closing,
     NoRuntime { cause: io::Error },
     Store { action: &'static str, path: PathBuf, cause: io::Error },
 }
@@ -37,6 +38,11 @@ impl Error {
         Self(Box::new(Kind::AlreadyRunning))
     }
 
+    /// The process ends.
+    pub fn closing() -> Self {
+        Self(Box::new(Kind::Closing))
+    }
+
     /// The threads of the engine could not be started.
     pub fn no_runtime(cause: io::Error) -> Self {
         Self(Box::new(Kind::NoRuntime { cause }))
@@ -53,6 +59,7 @@ impl Error {
             Kind::InvalidArgument { .. } => "INVALID_ARGUMENT",
             Kind::InvalidSessionId { .. } => "INVALID_SESSION_ID",
             Kind::AlreadyRunning => "RUN_ALREADY_ACTIVE",
+            Kind::Closing => "CLOSING",
             Kind::NoRuntime { .. } => "NO_THREADS",
             Kind::Store { .. } => "STORE_FAILED",
         }
@@ -77,6 +84,7 @@ impl fmt::Display for Error {
             }
             // The module's own words: callers of the module compare them.
             Kind::AlreadyRunning => f.write_str("Active run already exists for this session"),
+            Kind::Closing => f.write_str("the process is ending: no run is started any more"),
             Kind::NoRuntime { cause } => write!(f, "failed to start the engine's threads: {cause}"),
             Kind::Store { action, path, cause } => {
                 write!(f, "failed to {action} {}: {cause}", path.display())

@@ -7,7 +7,7 @@
 
 use crate::{
     json::JsonValue,
-    protocol::{EventSink, Form, UiEvent},
+    ui::{EventSink, Form, UiEvent},
 };
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -385,7 +385,7 @@ fn read_number(bytes: &[u8]) -> (usize, &[u8]) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::protocol::Translator;
+    use crate::format::{AgentEnd, tests::as_the_module};
 
     /// A log of what the module makes of these lines, and each event's JSON as it came.
     pub(crate) fn log_of(lines: &[&str]) -> (EventLog, Vec<String>) {
@@ -400,12 +400,13 @@ pub(crate) mod tests {
         }
         let mut log = EventLog::default();
         let mut both = Both(NewEntries::default(), Vec::new());
-        let mut translator = Translator::new(None);
+        let mut translator = as_the_module();
         for line in lines {
             translator.line(line.as_bytes(), 1_771_000_000_000, &mut both);
             log.append(&mut both.0);
         }
-        translator.finish("", Some(0), 1_771_000_000_000, &mut both);
+        let end = AgentEnd { exit_code: Some(0), ..AgentEnd::default() };
+        translator.finish(end, 1_771_000_000_000, &mut both);
         log.append(&mut both.0);
         (log, both.1)
     }

@@ -178,6 +178,16 @@ impl FrameLog {
         state.pages.as_ref()?.map(offset, there.min(most))
     }
 
+    /// The ids, in JSON form, of the calls among what is encoded that have no result, in order.
+    pub fn open_calls(&self) -> Vec<Box<str>> {
+        self.lock().encoder.open_calls()
+    }
+
+    /// Frees the frames; returns how many bytes they took.
+    pub fn free(&self) -> usize {
+        std::mem::take(&mut *self.lock()).bytes
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -324,6 +334,14 @@ impl Encoder {
         let mut inputs: Vec<_> = self.calls.values().map(|call| call.input).collect();
         inputs.sort_unstable();
         inputs
+    }
+
+    /// The ids of the calls that have no result, in the order of their first events.
+    fn open_calls(&self) -> Vec<Box<str>> {
+        let open = self.calls.iter().filter(|(_, call)| !call.has_result);
+        let mut open: Vec<_> = open.map(|(id, call)| (call.first, id.clone())).collect();
+        open.sort_unstable();
+        open.into_iter().map(|(_, id)| id).collect()
     }
 
     /// The number of the first event of those calls that have no result.

@@ -55,21 +55,26 @@
 //! The source of lines, their format and the run are three things: a run that is fed from elsewhere,
 //! or another agent's format, takes the place of [`agent`] or of [`protocol`] and of nothing else.
 
-pub mod agent;
 mod api;
 pub mod batch;
 pub mod clock;
+pub mod command;
 pub mod diagnostics;
 mod dispatch;
 pub mod error;
 pub mod event_log;
+pub mod feed;
+pub mod format;
 pub mod frames;
+pub mod input;
 pub mod json;
+pub mod launch;
+pub mod leftovers;
 pub mod lines;
+mod memory;
 pub mod message;
 mod pages;
 pub mod persistence;
-pub mod protocol;
 pub mod registry;
 pub mod run;
 pub mod runtime;
@@ -78,3 +83,4 @@ pub mod settings;
 pub mod sse;
 pub mod stats;
 pub mod store;
+pub mod ui;

@@ -7,7 +7,7 @@
 use memchr::memchr2_iter;
 
 /// What a [`LineSplitter`] finds.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
     /// A line without its end.
     Bytes(&'a [u8]),

@@ -6,7 +6,7 @@
 
 use crate::{
     json::{JsonStr, JsonValue, Rope},
-    protocol::{EventSink, UiEvent},
+    ui::{EventSink, UiEvent},
 };
 use std::{collections::HashMap, io, sync::Arc};
 

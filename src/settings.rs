@@ -2,6 +2,7 @@
 //!
 //! Settings belong to the process. A run keeps those in force when it was started.
 
+use crate::format::Errors;
 use once_cell::sync::Lazy;
 use std::{
     path::PathBuf,
@@ -28,6 +29,12 @@ pub struct Settings {
     pub max_run_bytes: usize,
     /// What is kept of stderr, in bytes: this much of its beginning and as much of its end.
     pub max_stderr_bytes: usize,
+    /// The longest time without a line of the agent while no tool is at work; zero: no limit.
+    pub max_silence: Duration,
+    /// The longest time that a run may take; zero: no limit.
+    pub max_run: Duration,
+    /// How much is told of errors; none: as the agent asks for.
+    pub errors: Option<Errors>,
 }
 
 impl Default for Settings {
@@ -41,6 +48,9 @@ impl Default for Settings {
             max_line_bytes: 64 << 20,
             max_run_bytes: 512 << 20,
             max_stderr_bytes: 64 << 10,
+            max_silence: Duration::ZERO,
+            max_run: Duration::ZERO,
+            errors: None,
         }
     }
 }

@@ -14,6 +14,7 @@
 
 use crate::{
     event_log::{Cursor, Entry, Kind, OpenParts},
+    feed::Reading,
     frames::{Encoder, EventId, Protocol},
     json::{JsonStr, JsonString, trusted},
     pages::Mapped,
@@ -62,13 +63,24 @@ pub struct FrameReader {
     offset: Option<usize>,
     /// The event at which the shared frames begin.
     shared_from: u64,
-    is_over: bool,
+    /// Keeps the run's events until all are read.
+    reading: Option<Reading>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Nothing more is read, but there may be bytes of its own left.
+    Over,
+    /// The events have gone before they were read.
+    Cut,
 }
 
 impl FrameReader {
     /// A reader of the run's frames.
     pub fn new(run: Arc<Run>, protocol: Protocol, from: From) -> Self {
-        let length = run.look(|log, _| log.len());
+        let length = run.feed.with_log(|log, _| log.len());
         let (begin, shared_from) = match from {
             From::Start => (0, 0),
             From::CompactTo(event) => (0, event.min(length)),
@@ -89,12 +101,24 @@ impl FrameReader {
             }
         }
         let compact = (begin < shared_from).then(|| Compact::new(&run, begin, shared_from));
-        Self { run, protocol, own, compact, offset: None, shared_from, is_over: false }
+        let reading = Some(run.feed.pulling());
+        let state = State::Open;
+        Self { run, protocol, own, compact, offset: None, shared_from, reading, state }
     }
 
     /// The next bytes, at most [`CHUNK_BYTES`]. None when there are none now; then, if
     /// [`FrameReader::is_over`] says so, there never will be.
     pub fn pull(&mut self) -> Option<Chunk> {
+        if let Some(reading) = &self.reading {
+            reading.pulled();
+            if self.run.feed.is_freed() {
+                self.state = State::Cut;
+                self.reading = None;
+            }
+        }
+        if self.state == State::Cut {
+            return None;
+        }
         while self.own.len() < CHUNK_BYTES
             && let Some(compact) = &mut self.compact
         {
@@ -107,11 +131,11 @@ impl FrameReader {
             return Some(Chunk::Own(std::mem::replace(&mut self.own, rest)));
         }
         let mut bytes = std::mem::take(&mut self.own);
-        if self.compact.is_none() && !self.is_over {
+        if self.compact.is_none() && self.state == State::Open {
             // Looked at before reading: what was published until then is read.
-            let was_over = !self.run.is_running();
+            let was_over = !self.run.feed.is_running();
             if let Some(at) = self.encode_ahead() {
-                let frames = self.run.frames(self.protocol);
+                let frames = self.run.feed.frames(self.protocol);
                 if bytes.is_empty()
                     && let Some(shared) = frames.share(at, LEAST_SHARED_BYTES, CHUNK_BYTES)
                 {
@@ -121,8 +145,10 @@ impl FrameReader {
                 self.offset = Some(frames.read(at, CHUNK_BYTES, &mut bytes));
             }
             if was_over && bytes.len() < CHUNK_BYTES {
-                self.is_over = true;
+                self.state = State::Over;
+                self.reading = None;
                 if self.protocol == Protocol::AiSdk {
+                    frames_end(&self.run, &mut self.own);
                     self.own.extend_from_slice(b"data: {\"type\":\"finish\"}\n\ndata: [DONE]\n\n");
                 }
                 if bytes.is_empty() {
@@ -135,15 +161,21 @@ impl FrameReader {
 
     /// Whether everything was pulled and nothing will follow.
     pub fn is_over(&self) -> bool {
-        self.is_over && self.own.is_empty()
+        self.state == State::Over && self.own.is_empty()
+    }
+
+    /// Whether the run's events were freed before this reader, which stood still, had read them: the
+    /// stream has to end with an error.
+    pub fn is_cut(&self) -> bool {
+        self.state == State::Cut
     }
 
     /// Encodes what is missing of the next [`CHUNK_BYTES`] of the shared frames. Returns the offset
     /// at which they begin; none when that is not encoded yet.
     fn encode_ahead(&mut self) -> Option<usize> {
         let run = &self.run;
-        let frames = run.frames(self.protocol);
-        let encode_more = || run.look(|log, _| frames.encode_more(log, run.started_at));
+        let frames = run.feed.frames(self.protocol);
+        let encode_more = || run.feed.with_log(|log, _| frames.encode_more(log, run.started_at));
         while self.offset.is_none() {
             self.offset = frames.offset_of(self.shared_from);
             if self.offset.is_none() && !encode_more() {
@@ -156,6 +188,16 @@ impl FrameReader {
     }
 }
 
+/// Writes what the run's events leave open: calls without a result.
+fn frames_end(run: &Run, out: &mut Vec<u8>) {
+    for call in run.feed.frames(Protocol::AiSdk).open_calls() {
+        let text = r#"data: {"type":"tool-output-error","toolCallId":""#;
+        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(call.as_bytes());
+        out.extend_from_slice(b"\",\"errorText\":\"interrupted\"}\n\n");
+    }
+}
+
 /// Events read while the log is locked once.
 const SLICE: u64 = 4096;
 
@@ -165,7 +207,7 @@ fn read_up_to(run: &Run, cursor: &mut Cursor, until: u64, mut visit: impl FnMut(
     while cursor.next() < until {
         let mut number = cursor.next();
         let end = until.min(number + SLICE);
-        run.look(|log, _| {
+        run.feed.with_log(|log, _| {
             log.read(cursor, |entry, _| {
                 if number == end {
                     return ControlFlow::Break(());
@@ -215,7 +257,7 @@ impl Open {
         let mut encoder = Encoder::default();
         for number in numbers {
             let id = EventId { run: run.started_at, events: number + 1 };
-            run.look(|log, _| {
+            run.feed.with_log(|log, _| {
                 log.read(&mut log.cursor_at(number), |entry, parts| {
                     encoder.frame(Protocol::AiSdk, id, entry, parts, out);
                     ControlFlow::Break(())
@@ -239,7 +281,7 @@ struct Compact {
 
 impl Compact {
     fn new(run: &Run, from: u64, until: u64) -> Self {
-        let cursor = run.look(|log, _| log.cursor_at(from));
+        let cursor = run.feed.with_log(|log, _| log.cursor_at(from));
         let Open { encoder, .. } = Open::at(run, from);
         let parts = cursor.parts().clone();
         Self { cursor, until, encoder, merged: None, parts }
@@ -251,7 +293,7 @@ impl Compact {
         let end = self.until.min(number + SLICE);
         let Self { cursor, encoder, merged, parts: merged_parts, .. } = self;
         let id = |events| EventId { run: run.started_at, events };
-        run.look(|log, _| {
+        run.feed.with_log(|log, _| {
             log.read(cursor, |entry, parts| {
                 if number == end || out.len() >= CHUNK_BYTES {
                     return ControlFlow::Break(());

@@ -1,9 +1,10 @@
 //! The recorded transcripts of agents, and what JavaScript made of them, event for event.
 
 use active_runs::{
+    format::{AgentEnd, Errors, FormatName, Prompt, Translator},
     json::{Document, JsonStr, Value},
     message::Message,
-    protocol::{EventSink, Form, Translator, UiEvent},
+    ui::{EventSink, Form, UiEvent},
 };
 use flate2::read::GzDecoder;
 use std::{fs::File, io::Read, path::Path};
@@ -68,17 +69,17 @@ fn play(transcript: Value<'_>) {
         None => text("stdout").expect("a transcript has stdout").into_bytes(),
     };
     let stderr = text("stderr").expect("a transcript has stderr");
-    let key = text("agentSessionId").map(|id| format!("agent:main:subagent:{id}"));
+    let prompt = Prompt { agent_session_id: text("agentSessionId"), ..Prompt::default() };
 
     let mut reader = Reader { events: Vec::new(), message: Message::new("assistant-SID-T") };
-    let mut translator = Translator::new(key.map(Into::into));
+    let mut translator = Translator::new(FormatName::OpenClaw, &prompt, Errors::Module);
     for line in stdout.split(|byte| matches!(byte, b'\n' | b'\r')) {
         translator.line(line, NOW_MS, &mut reader);
     }
     let exit = text("exit").expect("a transcript has an end");
     // `SIG9` and the like are no numbers.
-    let exit = exit.parse().ok();
-    translator.finish(&stderr, exit, NOW_MS, &mut reader);
+    let end = AgentEnd { stderr: &stderr, exit_code: exit.parse().ok(), is_stopped: false };
+    translator.finish(end, NOW_MS, &mut reader);
 
     let expect = transcript.get("expect").expect("a transcript has expectations");
     let events = expect.get("events").into_iter().flat_map(Value::items);

@@ -3,9 +3,9 @@
 mod balance;
 
 use active_runs::{
+    format::{AgentEnd, Errors, FormatName, Prompt, Translator},
     json::{Document, JsonStr, JsonString, JsonValue, Rope},
     message::Message,
-    protocol::Translator,
 };
 use balance::{Balance, Both};
 use proptest::prelude::*;
@@ -60,6 +60,10 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         8 => meaning.prop_map(String::into_bytes),
         1 => json().prop_map(|value| format!(r#"{{"event":"error","data":{value}}}"#).into_bytes()),
+        1 => json().prop_map(|value| {
+            format!(r#"{{"event":"result","result":{{"payloads":[{{"text":{value}}}, {value}]}}}}"#)
+                .into_bytes()
+        }),
         1 => json().prop_map(String::into_bytes),
         1 => prop::collection::vec(any::<u8>(), 0..60),
     ]
@@ -127,13 +131,18 @@ proptest! {
         stderr in any::<String>(),
         code in prop::option::of(any::<i32>()),
         own in prop::option::of("[a-c]"),
+        is_full in any::<bool>(),
+        is_stopped in any::<bool>(),
     ) {
         let mut both = Both(Balance::default(), Message::new("id"));
-        let mut translator = Translator::new(own.map(Into::into));
+        let prompt = Prompt { agent_session_id: own, ..Prompt::default() };
+        let errors = if is_full { Errors::Full } else { Errors::Module };
+        let mut translator = Translator::new(FormatName::OpenClaw, &prompt, errors);
         for line in &lines {
             translator.line(line, 1, &mut both);
         }
-        translator.finish(&stderr, code, 2, &mut both);
+        let end = AgentEnd { stderr: &stderr, exit_code: code, is_stopped };
+        translator.finish(end, 2, &mut both);
         let Both(balance, message) = both;
         balance.expect_closed();
         let mut stored = Vec::new();

@@ -41,6 +41,9 @@ const DEFAULTS = {
   maxLineBytes: 64 << 20,
   maxRunBytes: 512 << 20,
   maxStderrBytes: 64 << 10,
+  maxSilenceMs: 0,
+  maxRunMs: 0,
+  errors: 'auto',
 };
 
 /** A new, empty store, in force for the runs this test starts; other settings at their defaults. */

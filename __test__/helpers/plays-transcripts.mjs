@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { runs } from './under-test.mjs';
+import { isAddon, runs } from './under-test.mjs';
 
 const AT_ONCE = 8;
 const [folder] = process.argv.slice(2);
@@ -39,6 +39,8 @@ function play(n, agentSessionId) {
     sessionId,
     message: 'a question',
     agentSessionId,
+    // The baseline knows no other way.
+    errors: isAddon ? 'module' : undefined,
     agent: { command: '/bin/sh', args: [script, join(folder, `${n}`)] },
   });
   const events = [];

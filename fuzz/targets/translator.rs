@@ -3,10 +3,10 @@
 #![no_main]
 
 use active_runs::{
+    format::{AgentEnd, Errors, FormatName, Prompt, Translator},
     json::Document,
     lines::{Line, LineSplitter},
     message::Message,
-    protocol::Translator,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -15,10 +15,13 @@ mod balance;
 
 use balance::{Balance, Both};
 
-fuzz_target!(|input: (Option<i32>, bool, &str, &[u8])| {
-    let (code, is_subagent, stderr, stdout) = input;
+fuzz_target!(|input: (Option<i32>, bool, bool, bool, &str, &[u8])| {
+    let (exit_code, is_subagent, is_full, is_stopped, stderr, stdout) = input;
+    let prompt =
+        Prompt { agent_session_id: is_subagent.then(|| "k".into()), ..Prompt::default() };
+    let errors = if is_full { Errors::Full } else { Errors::Module };
     let mut both = Both(Balance::default(), Message::new("id"));
-    let mut translator = Translator::new(is_subagent.then(|| "k".into()));
+    let mut translator = Translator::new(FormatName::OpenClaw, &prompt, errors);
     let mut splitter = LineSplitter::new(10_000);
     let mut take = |line: Line<'_>| {
         if let Line::Bytes(line) = line {
@@ -27,7 +30,7 @@ fuzz_target!(|input: (Option<i32>, bool, &str, &[u8])| {
     };
     splitter.feed(stdout, &mut take);
     splitter.end(&mut take);
-    translator.finish(stderr, code, 2, &mut both);
+    translator.finish(AgentEnd { stderr, exit_code, is_stopped }, 2, &mut both);
     let Both(balance, message) = both;
     balance.expect_closed();
     let mut stored = Vec::new();

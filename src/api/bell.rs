@@ -4,16 +4,18 @@ use super::{
     Result, internal,
     process_end::{watch_process_end, watch_signals},
     run_handle::RunHandle,
-    settings::store_dir,
+    settings::{errors_named, millis, set, store_dir},
 };
 use crate::{
-    agent::{Agent, Launch},
     diagnostics::Warning,
     dispatch::{Doorbell, ring_main_thread},
+    feed::Watcher,
+    format::{FormatName, Prompt},
+    launch::{CustomAgent, Launch},
     registry,
-    run::{Run, Watcher},
+    run::Run,
     session_id::SessionId,
-    settings,
+    settings::{self, Settings},
 };
 use napi::bindgen_prelude::{Env, Function, JsValue};
 use napi_derive::napi;
@@ -47,6 +49,12 @@ pub struct StartValues {
     pub cwd: String,
     /// The store when none is configured.
     pub default_store_dir: String,
+    /// How much is told of errors, when it is not as set.
+    pub errors: Option<String>,
+    /// Milliseconds; 0 for none.
+    pub max_silence_ms: Option<f64>,
+    /// Milliseconds; 0 for none.
+    pub max_run_ms: Option<f64>,
 }
 
 /// Something that went wrong and stopped nothing.
@@ -115,7 +123,7 @@ impl Bell {
     #[napi]
     pub fn start(&self, env: Env, values: StartValues) -> Result<RunHandle> {
         let session = SessionId::new(&values.session_id)?;
-        let settings = settings::current();
+        let settings = settings_of(&values);
         let store_dir = store_dir(&settings, &values.default_store_dir);
         let launch = launch(values);
         let watcher = self.watcher();
@@ -146,7 +154,7 @@ impl Bell {
 
     /// A handle on a run that is running or was, from where it stands now.
     fn handle(&self, run: Arc<Run>) -> RunHandle {
-        run.watch(&self.watcher());
+        run.feed.watch(&self.watcher());
         RunHandle::at(run, u64::MAX)
     }
 
@@ -168,25 +176,38 @@ pub fn has_variable(name: String) -> bool {
     env::var_os(name).is_some()
 }
 
+/// The settings in force, with those that the call gives for its run.
+fn settings_of(values: &StartValues) -> Arc<Settings> {
+    let mut settings = settings::current();
+    let StartValues { errors, max_silence_ms, max_run_ms, .. } = values;
+    if errors.is_some() || max_silence_ms.is_some() || max_run_ms.is_some() {
+        let settings = Arc::make_mut(&mut settings);
+        set(&mut settings.errors, errors.as_deref().map(errors_named));
+        set(&mut settings.max_silence, millis(*max_silence_ms));
+        set(&mut settings.max_run, millis(*max_run_ms));
+    }
+    settings
+}
+
 fn launch(values: StartValues) -> Launch {
     let env = match values.env {
         // Read here, on the thread of the JavaScript that may write to it.
         None => env::vars_os().collect(),
         Some(text) => text.split_terminator('\0').filter_map(variable).collect(),
     };
-    let agent = match values.agent {
-        None => Agent::Contract,
-        Some(OwnAgent { command, args, cwd }) => {
-            Agent::Own { command, args, cwd: cwd.map(PathBuf::from) }
-        }
-    };
+    let custom = values.agent.map(|OwnAgent { command, args, cwd }| CustomAgent {
+        command,
+        args,
+        cwd: cwd.map(PathBuf::from),
+    });
+    let StartValues { session_id, message, agent_session_id, cwd, .. } = values;
     Launch {
-        session_id: values.session_id,
-        message: values.message,
-        agent_session_id: values.agent_session_id,
-        agent,
+        session_id,
+        prompt: Prompt { message, agent_session_id },
+        format: FormatName::default(),
+        custom,
         env,
-        cwd: values.cwd.into(),
+        cwd: cwd.into(),
     }
 }
 

@@ -60,6 +60,12 @@ impl FrameStream {
         buffer.map(Some).map_err(internal)
     }
 
+    /// Whether the events were freed before this reader had them.
+    #[napi(getter)]
+    pub fn is_cut(&self) -> bool {
+        self.reader.is_cut()
+    }
+
     /// Whether all was pulled and nothing will follow.
     #[napi(getter)]
     pub fn is_over(&self) -> bool {

@@ -3,7 +3,9 @@
 // a listener takes the default effect away, so there is one only while runs are running, and a moment
 // longer.
 (function (endRuns) {
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+  // The numbers are the same on every system.
+  const numbers = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 };
+  const signals = Object.keys(numbers);
   // Putting listeners up takes longer than all the rest of starting a run.
   const LINGER_MS = 1_000;
 
@@ -13,6 +15,8 @@
     endRuns();
     stop();
     process.kill(process.pid, signal);
+    // To the first process of a container the system sends no signal that it does not listen for.
+    if (process.pid === 1) process.exit(128 + numbers[signal]);
   }
 
   let isListening = false;

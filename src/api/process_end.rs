@@ -29,7 +29,7 @@ pub(super) fn watch_process_end(env: &Env) -> napi::Result<()> {
     let install: Function<'_, EndRuns<'_>, Function<'_, bool, ()>> =
         env.run_script(include_str!("process_end.js"))?;
     let end_runs = env.create_function_from_closure::<(), (), _>("endRuns", |_| {
-        registry::end_all();
+        registry::close();
         end_warnings();
         diagnostics::flush(FLUSH_AT_END);
         Ok(())

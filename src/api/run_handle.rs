@@ -9,8 +9,9 @@ use crate::{
     batch::{Batch, Text},
     error::Error,
     event_log::Cursor,
+    feed::{Reading, Reason},
     frames::{EventId, Protocol},
-    run::{Outcome, Run},
+    run::Run,
     sse::{FrameReader, From},
 };
 use napi::bindgen_prelude::{Env, Uint32ArraySlice};
@@ -24,17 +25,51 @@ pub struct RunHandle {
     cursor: Cursor,
     /// Whether the run was over, and the cursor at its end, when the handle was made.
     was_over: bool,
+    /// Keeps the events for the subscribers of this copy until it has been told of the last one.
+    reading: Option<Reading>,
+}
+
+/// How a run ended, for JavaScript.
+#[napi(object, object_from_js = false)]
+pub struct EndValues {
+    /// Why.
+    pub reason: String,
+    /// The agent's exit code.
+    pub exit_code: Option<i32>,
+    /// The number of the signal that ended the agent.
+    pub signal: Option<i32>,
+    /// The error that was told.
+    pub error: Option<String>,
+    /// Milliseconds since 1970.
+    pub ended_at: f64,
+    /// Whether the run's status is `error`.
+    pub is_error: bool,
+}
+
+fn name_of(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Completed => "completed",
+        Reason::Failed => "failed",
+        Reason::Aborted => "aborted",
+        Reason::Killed => "killed",
+        Reason::TimedOut => "timed-out",
+        Reason::Interrupted => "interrupted",
+        Reason::StartFailed => "start-failed",
+        Reason::TooLarge => "too-large",
+    }
 }
 
 impl RunHandle {
     /// A handle that stands before event number `event`, or behind what there is.
     pub(super) fn at(run: Arc<Run>, event: u64) -> Self {
-        let (cursor, was_over) = run.look(|log, outcome| {
+        // Before looking: what is there now stays there.
+        let reading = run.feed.reading();
+        let (cursor, was_over) = run.feed.with_log(|log, is_over| {
             let cursor = log.cursor_at(event);
-            let was_over = outcome.is_some() && cursor.next() == log.len();
+            let was_over = is_over && cursor.next() == log.len();
             (cursor, was_over)
         });
-        Self { run, cursor, was_over }
+        Self { run, cursor, was_over, reading: (!was_over).then_some(reading) }
     }
 }
 
@@ -75,7 +110,7 @@ impl RunHandle {
     /// The agent's process id, once it is started.
     #[napi(getter)]
     pub fn pid(&self) -> Option<i32> {
-        self.run.pid()
+        self.run.startup.pid()
     }
 
     /// The number of the event that is pulled next.
@@ -102,28 +137,36 @@ impl RunHandle {
         self.was_over
     }
 
-    /// Whether the run ended in an error; null while it runs.
+    /// How the run ended; null while it runs.
     #[napi(getter)]
-    pub fn is_error(&self) -> Option<bool> {
-        self.run.outcome().map(|Outcome { is_error, .. }| is_error)
+    pub fn end(&self) -> Option<EndValues> {
+        self.run.feed.end().map(|end| EndValues {
+            is_error: end.is_error(),
+            reason: name_of(end.reason).to_owned(),
+            exit_code: end.exit_code,
+            signal: end.signal,
+            error: end.error,
+            ended_at: end.ended_at as f64,
+        })
     }
 
-    /// The agent's exit code; null while it runs and after a signal.
+    /// When the agent's last line came, in milliseconds since 1970; null before the first.
     #[napi(getter)]
-    pub fn exit_code(&self) -> Option<i32> {
-        self.run.outcome().and_then(|Outcome { exit_code, .. }| exit_code)
+    pub fn last_line_at(&self) -> Option<f64> {
+        self.run.feed.lines().last_at.map(|at| at as f64)
     }
 
-    /// Whether the run is no longer to be found by its session.
+    /// Whether the session can no longer find the run.
     #[napi(getter)]
     pub fn has_left(&self) -> bool {
-        self.run.has_left()
+        self.run.feed.has_left()
     }
 
     /// A handle of its own on the same run, from its first event on.
     #[napi]
     pub fn replay(&self) -> Self {
-        Self { run: Arc::clone(&self.run), cursor: Cursor::default(), was_over: false }
+        let (run, cursor) = (Arc::clone(&self.run), Cursor::default());
+        Self { run, cursor, was_over: false, reading: None }
     }
 
     /// Reads the next events, `limit` at most. Returns the text of the batch; `into` gets their
@@ -142,16 +185,19 @@ impl RunHandle {
         };
         let room = codes.len().min(limit as usize);
         BATCH.with_borrow_mut(|batch| {
-            let Self { run, cursor, .. } = self;
-            let (count, state) = run.look(|log, outcome| {
+            let Self { run, cursor, reading, .. } = self;
+            let (count, state) = run.feed.with_log(|log, is_over| {
                 let count = batch.fill(log, cursor, &mut codes[..room]);
                 let state = match cursor.next() < log.len() {
                     true => MORE,
-                    false if outcome.is_some() => OVER,
+                    false if is_over => OVER,
                     false => 0,
                 };
                 (count, state)
             });
+            if state == OVER {
+                *reading = None;
+            }
             head[COUNT] = count as u32;
             head[STATE] = state;
             let text = match batch.text() {
@@ -168,9 +214,14 @@ impl RunHandle {
     #[napi]
     pub fn skip(&mut self) -> u32 {
         let (cursor, is_over) =
-            self.run.look(|log, outcome| (log.cursor_at(u64::MAX), outcome.is_some()));
+            self.run.feed.with_log(|log, is_over| (log.cursor_at(u64::MAX), is_over));
         self.cursor = cursor;
-        if is_over { OVER } else { 0 }
+        if is_over {
+            self.reading = None;
+            OVER
+        } else {
+            0
+        }
     }
 
     /// The number of the event at which to resume after the SSE event of this id; null when it is
@@ -178,7 +229,7 @@ impl RunHandle {
     #[napi]
     pub fn resume_point(&self, last_event_id: String) -> Option<f64> {
         let id = EventId::parse(&last_event_id)?;
-        let length = self.run.look(|log, _| log.len());
+        let length = self.run.feed.with_log(|log, _| log.len());
         (id.run == self.run.started_at && id.events <= length).then_some(id.events as f64)
     }
 
@@ -199,11 +250,11 @@ impl RunHandle {
     /// How many events have been encoded as server-sent events, in both protocols together.
     #[napi(getter)]
     pub fn frames_encoded(&self) -> f64 {
-        let encoded = |protocol| self.run.frames(protocol).encoded().0;
+        let encoded = |protocol| self.run.feed.frames(protocol).encoded().0;
         (encoded(Protocol::Module) + encoded(Protocol::AiSdk)) as f64
     }
 
-    /// Stops the agent; false when the run is over.
+    /// Stops the agent and what it has started; false when the run is over.
     #[napi]
     pub fn abort(&self) -> bool {
         self.run.abort()

@@ -4,12 +4,14 @@ use super::{Result, internal, settings::store_dir};
 use crate::{
     clock,
     diagnostics::{self, Warning},
+    leftovers,
     session_id::SessionId,
     settings,
     store::Store,
 };
 use napi::bindgen_prelude::{Env, Object};
 use napi_derive::napi;
+use std::sync::Arc;
 
 /// Writes a user's message; false when one with this id is there. `line` is its JSON up to the
 /// timestamp, without the closing brace.
@@ -21,7 +23,7 @@ pub fn persist_user_message(
     default_store_dir: String,
 ) -> Result<bool> {
     let session = SessionId::new(&session_id)?;
-    let store = Store::at(&store_dir(&settings::current(), &default_store_dir));
+    let store = store(&default_store_dir);
     let now = clock::now_ms();
     let line = format!("{line},\"timestamp\":\"{}\"}}", clock::iso(now));
     let is_new = store.add_message(&session, &id, line.as_bytes(), now)?;
@@ -37,6 +39,13 @@ pub fn persist_user_message(
         });
     }
     Ok(is_new)
+}
+
+/// The store in force.
+fn store(default_store_dir: &str) -> Arc<Store> {
+    let store = Store::at(&store_dir(&settings::current(), default_store_dir));
+    leftovers::end(&store);
+    store
 }
 
 /// What a call to the store has come to: a value, or an error to be thrown.
@@ -57,7 +66,7 @@ fn in_store<'env>(
     work: impl FnOnce(&Store) -> crate::error::Result<Option<String>> + Send + 'static,
 ) -> Result<Object<'env>> {
     type Answer = Box<dyn FnOnce(Env) -> napi::Result<StoreAnswer>>;
-    let store = Store::at(&store_dir(&settings::current(), default_store_dir));
+    let store = store(default_store_dir);
     let (deferred, promise) = env.create_deferred::<_, Answer>().map_err(internal)?;
     crate::runtime::runtime()?.spawn_blocking(move || {
         let answer = match work(&store) {

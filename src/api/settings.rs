@@ -1,6 +1,9 @@
 //! `configure`: the settings in the units of the public API.
 
-use crate::settings::{self, Settings};
+use crate::{
+    format::Errors,
+    settings::{self, Settings},
+};
 use napi_derive::napi;
 use std::{
     path::{Path, PathBuf},
@@ -26,17 +29,38 @@ pub struct SettingsValues {
     pub max_run_bytes: Option<f64>,
     /// Bytes, of each end.
     pub max_stderr_bytes: Option<f64>,
+    /// Milliseconds; 0 for none.
+    pub max_silence_ms: Option<f64>,
+    /// Milliseconds; 0 for none.
+    pub max_run_ms: Option<f64>,
+    /// `auto`, `module` or `full`.
+    pub errors: Option<String>,
+}
+
+/// Sets what is given.
+pub(super) fn set<T>(setting: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *setting = value;
+    }
+}
+
+/// A time in milliseconds.
+pub(super) fn millis(ms: Option<f64>) -> Option<Duration> {
+    ms.map(|ms| Duration::from_millis(ms as u64))
+}
+
+/// How much is told of errors; none for `auto`.
+pub(super) fn errors_named(name: &str) -> Option<Errors> {
+    match name {
+        "module" => Some(Errors::Module),
+        "full" => Some(Errors::Full),
+        _ => None,
+    }
 }
 
 /// Changes settings; the caller has checked the values. Returns those in force.
 #[napi]
 pub fn configure(change: SettingsValues) -> SettingsValues {
-    fn set<T>(setting: &mut T, value: Option<T>) {
-        if let Some(value) = value {
-            *setting = value;
-        }
-    }
-    let millis = |ms: Option<f64>| ms.map(|ms| Duration::from_millis(ms as u64));
     let bytes = |bytes: Option<f64>| bytes.map(|bytes| bytes as usize);
     let settings = settings::change(|settings| {
         if let Some(dir) = change.store_dir {
@@ -49,7 +73,15 @@ pub fn configure(change: SettingsValues) -> SettingsValues {
         set(&mut settings.max_line_bytes, bytes(change.max_line_bytes));
         set(&mut settings.max_run_bytes, bytes(change.max_run_bytes));
         set(&mut settings.max_stderr_bytes, bytes(change.max_stderr_bytes));
+        set(&mut settings.max_silence, millis(change.max_silence_ms));
+        set(&mut settings.max_run, millis(change.max_run_ms));
+        set(&mut settings.errors, change.errors.as_deref().map(errors_named));
     });
+    let errors = match settings.errors {
+        None => "auto",
+        Some(Errors::Module) => "module",
+        Some(Errors::Full) => "full",
+    };
     let millis = |duration: Duration| Some(duration.as_millis() as f64);
     let bytes = |bytes: usize| Some(bytes as f64);
     SettingsValues {
@@ -61,6 +93,9 @@ pub fn configure(change: SettingsValues) -> SettingsValues {
         max_line_bytes: bytes(settings.max_line_bytes),
         max_run_bytes: bytes(settings.max_run_bytes),
         max_stderr_bytes: bytes(settings.max_stderr_bytes),
+        max_silence_ms: millis(settings.max_silence),
+        max_run_ms: millis(settings.max_run),
+        errors: Some(errors.to_owned()),
     }
 }
 

@@ -32,6 +32,14 @@ pub struct StatsValues {
     pub last_error: Option<FlushErrorValues>,
     /// Of agents.
     pub pids: Vec<i32>,
+    /// Of what stopped agents have left.
+    pub remaining: Vec<i32>,
+    /// Milliseconds since 1970.
+    pub last_line_at: Option<f64>,
+    /// Milliseconds since 1970.
+    pub silent_since: Option<f64>,
+    /// Bytes.
+    pub dropped_stderr: f64,
 }
 
 /// A flush that failed.
@@ -68,5 +76,9 @@ pub fn stats() -> StatsValues {
         not_written: stats.flushes.failed as f64,
         last_error,
         pids: stats.pids,
+        remaining: stats.remaining,
+        last_line_at: stats.lines.last_at.map(|at| at as f64),
+        silent_since: stats.silent_since.map(|at| at as f64),
+        dropped_stderr: stats.dropped_stderr as f64,
     }
 }

@@ -14,6 +14,7 @@
 mod atomic;
 mod index_file;
 mod layout;
+mod ledger;
 mod line;
 mod live;
 mod lock;
@@ -23,6 +24,8 @@ mod session_file;
 
 #[cfg(test)]
 mod tests;
+
+pub use ledger::Ledger;
 
 use crate::{
     error::{Error, Result},
@@ -94,12 +97,22 @@ impl From<Error> for Trouble {
     }
 }
 
+/// The process ends: removes what its stores keep on the disk for their own use.
+pub fn close_all() {
+    let stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    for store in stores.open.values().filter_map(Weak::upgrade) {
+        store.ledger.close();
+    }
+}
+
 /// A folder of sessions. There is one for each folder in the process.
 pub struct Store {
     folder: PathBuf,
     sessions: Mutex<Sessions>,
     index: IndexFile,
     live: Live,
+    ledger: Arc<Ledger>,
+    is_used: AtomicBool,
     /// When temporary files were last looked for.
     swept: Mutex<Option<Instant>>,
     /// Replaced files are closed later, by a task of the runtime.
@@ -164,6 +177,8 @@ impl Store {
             sessions: Mutex::default(),
             index: IndexFile::new(&folder),
             live: Live::new(&folder),
+            ledger: Arc::new(Ledger::new(&folder)),
+            is_used: AtomicBool::new(false),
             swept: Mutex::default(),
             is_tidying: AtomicBool::new(false),
             folder: folder.clone(),
@@ -172,6 +187,16 @@ impl Store {
         stores.open.insert(folder, Arc::downgrade(&store));
         stores.last = Some(Arc::clone(&store));
         store
+    }
+
+    /// Which marks are in use by processes of this store.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// True once: when it is asked for the first time.
+    pub fn is_first_use(&self) -> bool {
+        !self.is_used.swap(true, Ordering::Relaxed)
     }
 
     /// Where the session's messages are.

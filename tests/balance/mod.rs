@@ -3,7 +3,7 @@
 use active_runs::{
     json::{Document, JsonStr},
     message::Message,
-    protocol::{EventSink, Form, UiEvent},
+    ui::{EventSink, Form, UiEvent},
 };
 
 /// Makes sure that every delta lies inside its part, and that ids are new and tool calls whole.

@@ -1,11 +1,12 @@
 //! UI message stream events, and the state machine that keeps them well-formed: every delta lies
 //! inside its part, and every part that begins ends.
 //!
-//! [`UiState`] is told in the agent's terms what happened (thinking, text, a tool call, an error)
-//! and decides which parts begin and end. It knows no line format, and keeps no text.
+//! [`Ui`] is told in the agent's terms what happened (thinking, text, a tool call, an error) and
+//! decides which parts begin and end. It is the same for all formats of lines, knows none of them,
+//! and keeps no text.
 
 use crate::json::{JsonStr, JsonString, JsonValue};
-use std::fmt::Write;
+use std::{collections::HashSet, fmt::Write};
 
 /// An event of the UI message stream, as the AI SDK names them.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +147,9 @@ pub struct UiState {
     status: bool,
     /// Something was answered, an error counting as an answer.
     answered: bool,
-    error_reported: bool,
+    shown_error: Option<JsonString>,
+    /// The ids of the tools that were called and have not come back.
+    open_tools: HashSet<JsonString>,
 }
 
 /// The last part of its kind.
@@ -167,60 +170,97 @@ impl Part {
 }
 
 impl UiState {
+    /// The state together with what it needs to act: the time for the ids of parts that begin, and
+    /// where events go.
+    pub fn at<'a, S: EventSink>(&'a mut self, now_ms: u64, sink: &'a mut S) -> Ui<'a, S> {
+        Ui { state: self, now_ms, sink }
+    }
+
+    /// Whether something was answered, an error counting as an answer.
+    pub fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// The error that was shown, if one was; a run shows one.
+    pub fn shown_error(&self) -> Option<&JsonString> {
+        self.shown_error.as_ref()
+    }
+
+    /// Whether a tool was called that has not come back.
+    pub fn has_open_tool(&self) -> bool {
+        !self.open_tools.is_empty()
+    }
+}
+
+/// The state machine at work.
+#[derive(Debug)]
+pub struct Ui<'a, S> {
+    state: &'a mut UiState,
+    now_ms: u64,
+    sink: &'a mut S,
+}
+
+impl<S: EventSink> Ui<'_, S> {
     /// Shows `label` in place of whatever is open, until something else is there to be shown.
-    pub fn status(&mut self, label: &str, now_ms: u64, sink: &mut impl EventSink) {
-        self.close(sink);
-        self.reasoning.begin("status", now_ms, &mut self.parts);
-        let id = &self.reasoning.id;
-        sink.event(UiEvent::ReasoningStart { id });
-        sink.event(UiEvent::ReasoningDelta { id, delta: &JsonStr::escape(label), kept: false });
-        self.status = true;
+    pub fn status(&mut self, label: &str) {
+        self.close();
+        let UiState { reasoning, parts, status, .. } = &mut *self.state;
+        reasoning.begin("status", self.now_ms, parts);
+        *status = true;
+        self.sink.event(UiEvent::ReasoningStart { id: &reasoning.id });
+        self.add_to_status(label);
     }
 
     /// Adds to the status that is shown, if one is.
-    pub fn status_note(&mut self, note: &str, sink: &mut impl EventSink) {
-        if self.status {
-            let id = &self.reasoning.id;
-            sink.event(UiEvent::ReasoningDelta { id, delta: &JsonStr::escape(note), kept: false });
+    pub fn status_note(&mut self, note: &str) {
+        if self.state.status {
+            self.add_to_status(note);
         }
     }
 
+    fn add_to_status(&mut self, text: &str) {
+        let (id, delta) = (&*self.state.reasoning.id, &*JsonStr::escape(text));
+        self.sink.event(UiEvent::ReasoningDelta { id, delta, kept: false });
+    }
+
     /// Takes the status away, if one is shown.
-    pub fn end_status(&mut self, sink: &mut impl EventSink) {
-        if self.status {
-            self.close_reasoning(sink);
+    pub fn end_status(&mut self) {
+        if self.state.status {
+            self.close_reasoning();
         }
     }
 
     /// More of the model's thinking. A text part that is open stays open.
-    pub fn thinking(&mut self, delta: &JsonStr, now_ms: u64, sink: &mut impl EventSink) {
+    pub fn thinking(&mut self, delta: &JsonStr) {
         if delta.is_empty() {
             return;
         }
-        self.end_status(sink);
-        if !self.reasoning.open {
-            self.reasoning.begin("reasoning", now_ms, &mut self.parts);
-            sink.event(UiEvent::ReasoningStart { id: &self.reasoning.id });
+        self.end_status();
+        let UiState { reasoning, parts, .. } = &mut *self.state;
+        if !reasoning.open {
+            reasoning.begin("reasoning", self.now_ms, parts);
+            self.sink.event(UiEvent::ReasoningStart { id: &reasoning.id });
         }
-        sink.event(UiEvent::ReasoningDelta { id: &self.reasoning.id, delta, kept: true });
+        self.sink.event(UiEvent::ReasoningDelta { id: &reasoning.id, delta, kept: true });
     }
 
     /// More of the answer.
-    pub fn text(&mut self, delta: &JsonStr, now_ms: u64, sink: &mut impl EventSink) {
+    pub fn text(&mut self, delta: &JsonStr) {
         if delta.is_empty() {
             return;
         }
-        self.close_reasoning(sink);
-        if !self.text.open {
-            self.text.begin("text", now_ms, &mut self.parts);
-            sink.event(UiEvent::TextStart { id: &self.text.id });
+        self.close_reasoning();
+        let UiState { text, parts, answered, .. } = &mut *self.state;
+        if !text.open {
+            text.begin("text", self.now_ms, parts);
+            self.sink.event(UiEvent::TextStart { id: &text.id });
         }
-        self.answered = true;
-        sink.event(UiEvent::TextDelta { id: &self.text.id, delta });
+        *answered = true;
+        self.sink.event(UiEvent::TextDelta { id: &text.id, delta });
     }
 
     /// A picture, as markdown in the answer.
-    pub fn media(&mut self, url: &JsonStr, now_ms: u64, sink: &mut impl EventSink) {
+    pub fn media(&mut self, url: &JsonStr) {
         let url = url.trim();
         if url.is_empty() {
             return;
@@ -228,57 +268,58 @@ impl UiState {
         let mut markdown = JsonString::from("\n![media](");
         markdown.push(url);
         markdown.push(&JsonStr::escape(")\n"));
-        self.text(&markdown, now_ms, sink);
+        self.text(&markdown);
     }
 
     /// A tool is called.
-    pub fn tool_call(
-        &mut self,
-        tool_call_id: &JsonStr,
-        tool_name: &JsonStr,
-        input: &JsonValue,
-        sink: &mut impl EventSink,
-    ) {
-        self.close(sink);
-        sink.event(UiEvent::ToolInputStart { tool_call_id, tool_name });
-        sink.event(UiEvent::ToolInputAvailable { tool_call_id, tool_name, input });
+    pub fn tool_call(&mut self, tool_call_id: &JsonStr, tool_name: &JsonStr, input: &JsonValue) {
+        self.close();
+        self.state.open_tools.insert(tool_call_id.to_owned());
+        self.sink.event(UiEvent::ToolInputStart { tool_call_id, tool_name });
+        self.sink.event(UiEvent::ToolInputAvailable { tool_call_id, tool_name, input });
     }
 
     /// A tool came back with `output`. Open parts stay open.
-    pub fn tool_output(&self, id: &JsonStr, output: &JsonValue, sink: &mut impl EventSink) {
-        sink.event(UiEvent::ToolOutputAvailable { tool_call_id: id, output });
+    pub fn tool_output(&mut self, id: &JsonStr, output: &JsonValue) {
+        self.state.open_tools.remove(id);
+        self.sink.event(UiEvent::ToolOutputAvailable { tool_call_id: id, output });
     }
 
     /// A tool failed. Open parts stay open.
-    pub fn tool_error(&self, id: &JsonStr, error_text: &JsonValue, sink: &mut impl EventSink) {
-        sink.event(UiEvent::ToolOutputError { tool_call_id: id, error_text });
+    pub fn tool_error(&mut self, id: &JsonStr, error_text: &JsonValue) {
+        self.state.open_tools.remove(id);
+        self.sink.event(UiEvent::ToolOutputError { tool_call_id: id, error_text });
     }
 
     /// Whether an error was shown; a run shows one.
     pub fn is_error_reported(&self) -> bool {
-        self.error_reported
+        self.state.shown_error.is_some()
     }
 
     /// Shows an error, in a text part of its own.
-    pub fn error(&mut self, message: &JsonStr, now_ms: u64, sink: &mut impl EventSink) {
-        self.error_reported = true;
-        self.close(sink);
-        self.say_error(message, now_ms, sink);
+    pub fn error(&mut self, message: &JsonStr) {
+        self.state.shown_error = Some(message.to_owned());
+        self.close();
+        let mut text = JsonString::from("[error] ");
+        text.push(message);
+        self.text(&text);
+        self.close();
     }
 
     /// Ends the parts that are open.
-    pub fn close(&mut self, sink: &mut impl EventSink) {
-        self.close_reasoning(sink);
-        if self.text.open {
-            self.text.open = false;
-            sink.event(UiEvent::TextEnd { id: &self.text.id });
+    pub fn close(&mut self) {
+        self.close_reasoning();
+        let text = &mut self.state.text;
+        if text.open {
+            text.open = false;
+            self.sink.event(UiEvent::TextEnd { id: &text.id });
         }
     }
 
     /// Ends the stream of an agent that ended with `exit_code`, `None` if a signal ended it.
-    pub fn finish(&mut self, exit_code: Option<i32>, now_ms: u64, sink: &mut impl EventSink) {
-        self.close(sink);
-        if self.answered {
+    pub fn finish(&mut self, exit_code: Option<i32>) {
+        self.close();
+        if self.state.answered {
             return;
         }
         let message = match exit_code {
@@ -287,29 +328,40 @@ impl UiState {
                 "Agent exited with code {code}. Check server logs for details."
             )),
         };
-        self.say_error(&message, now_ms, sink);
+        self.error(&message);
     }
 
-    fn say_error(&mut self, message: &JsonStr, now_ms: u64, sink: &mut impl EventSink) {
-        let mut text = JsonString::from("[error] ");
-        text.push(message);
-        self.text(&text, now_ms, sink);
-        self.close(sink);
-    }
-
-    fn close_reasoning(&mut self, sink: &mut impl EventSink) {
-        if self.reasoning.open {
-            self.reasoning.open = false;
-            self.status = false;
-            sink.event(UiEvent::ReasoningEnd { id: &self.reasoning.id });
+    fn close_reasoning(&mut self) {
+        let UiState { reasoning, status, .. } = &mut *self.state;
+        if reasoning.open {
+            reasoning.open = false;
+            *status = false;
+            self.sink.event(UiEvent::ReasoningEnd { id: &reasoning.id });
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::json::Document;
+
+    /// Keeps the deltas, and of other events the type or the JSON.
+    #[derive(Default)]
+    pub(crate) struct Seen(pub Vec<String>);
+
+    impl EventSink for Seen {
+        fn event(&mut self, event: UiEvent<'_>) {
+            self.0.push(match event {
+                UiEvent::TextDelta { delta, .. } | UiEvent::ReasoningDelta { delta, .. } => {
+                    delta.as_str().to_owned()
+                }
+                UiEvent::TextStart { id } | UiEvent::ReasoningStart { id } => format!("<{id}>"),
+                UiEvent::TextEnd { id } | UiEvent::ReasoningEnd { id } => format!("</{id}>"),
+                _ => json(event, Form::Stringify),
+            });
+        }
+    }
 
     fn json(event: UiEvent<'_>, form: Form) -> String {
         let mut out = Vec::new();
@@ -359,5 +411,22 @@ mod tests {
             assert_eq!(json(event, Form::Stringify), expected);
             assert_eq!(json(event, Form::Exact), expected.replace("0,null", "-0,1e999"));
         }
+    }
+
+    #[test]
+    fn a_tool_is_open_from_its_call_to_its_first_result() {
+        let mut state = UiState::default();
+        let [first, second] = ["1", "2"].map(JsonStr::escape);
+        let value = JsonValue::empty_object();
+        let mut sink = Seen::default();
+        let mut ui = state.at(5, &mut sink);
+        ui.tool_output(&first, &value);
+        ui.tool_call(&first, &first, &value);
+        ui.tool_call(&second, &first, &value);
+        ui.tool_call(&second, &first, &value);
+        ui.tool_error(&first, &value);
+        assert!(state.has_open_tool());
+        state.at(5, &mut sink).tool_output(&second, &value);
+        assert!(!state.has_open_tool());
     }
 }

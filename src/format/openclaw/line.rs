@@ -65,6 +65,11 @@ pub enum AgentEvent<'a> {
         /// The turn begins again with what is left.
         will_retry: bool,
     },
+    /// The turn's result, which repeats its texts, or has the only ones.
+    Result {
+        /// An array of objects, each perhaps with a text.
+        payloads: RawValue<'a>,
+    },
     /// Something that the UI is not told.
     Other,
 }
@@ -76,6 +81,7 @@ struct Fields<'a> {
     stream: Option<RawValue<'a>>,
     session_key: Option<RawValue<'a>>,
     run_id: Option<RawValue<'a>>,
+    result: Option<RawValue<'a>>,
     data: Data<'a>,
     /// Unless `data` is missing or null.
     has_data: bool,
@@ -137,6 +143,7 @@ impl<'a> Fields<'a> {
             "stream" => &mut self.stream,
             "sessionKey" => &mut self.session_key,
             "runId" => &mut self.run_id,
+            "result" => &mut self.result,
             "data" => {
                 self.data = Data::default();
                 self.has_data = self.data.read(cursor)?;
@@ -155,6 +162,12 @@ impl<'a> Fields<'a> {
         if is(self.event, "error") {
             let error = if self.has_data { &self.data.error } else { &self.error };
             return AgentEvent::Error(error.body());
+        }
+        if is(self.event, "result") {
+            return match self.result.and_then(payloads) {
+                Some(payloads) => AgentEvent::Result { payloads },
+                None => AgentEvent::Other,
+            };
         }
         if !is(self.event, "agent") {
             return AgentEvent::Other;
@@ -246,6 +259,19 @@ impl<'a> ErrorFields<'a> {
     fn body(&self) -> Option<RawStr<'a>> {
         [self.error, self.message, self.error_message].into_iter().find_map(string)
     }
+}
+
+/// The `payloads` of a result, if they are an array.
+fn payloads(result: RawValue<'_>) -> Option<RawValue<'_>> {
+    let mut payloads = None;
+    let members = Cursor::new(result.text()).members(|cursor, key| {
+        let value = cursor.value()?;
+        if key.json().as_str() == "payloads" {
+            payloads = Some(value);
+        }
+        Ok(())
+    });
+    payloads.filter(|payloads| members.is_ok() && payloads.is_array())
 }
 
 fn string(value: Option<RawValue<'_>>) -> Option<RawStr<'_>> {

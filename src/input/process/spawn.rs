@@ -3,37 +3,55 @@
 //!
 //! `fork` of a server with a gigabyte resident takes tens of milliseconds and holds its memory map
 //! all the while. On Linux the child is made as glibc's `posix_spawn` makes it, sharing the memory
-//! until it has become the agent (`CLONE_VM | CLONE_VFORK`), with one thing that `posix_spawn`
-//! cannot do: the parent-death signal, so that an agent does not outlive a server that is killed.
-//! That signal is sent when the *thread* ends that made the child; this thread never ends.
+//! until it has become the agent (`CLONE_VM | CLONE_VFORK`), with two things that `posix_spawn`
+//! cannot do: the parent-death signal, so that an agent does not outlive a server that is killed; and
+//! a last look, just before `execve`, whether the agent is still wanted.
+//! The parent-death signal is sent when the *thread* ends that made the child; this thread never ends.
 //! Other systems take the standard library's way.
 //!
-//! Linux lets a thread that is woken take the place of the one that woke it, which here would be the
-//! event loop: the thread is in the class `SCHED_BATCH`, whose threads never do, and the agent goes
-//! back to the usual class.
+//! Linux lets a thread that is woken preempt the one that woke it, which here would be the event loop:
+//! the thread is in the class `SCHED_BATCH`, whose threads never do, and the agent goes back to the
+//! usual class.
 
-use super::command::{AgentCommand, Launch};
+use super::{
+    family::{Family, Record},
+    leader::Leader,
+    table::MARK,
+};
+use crate::{command::AgentCommand, input::Startup};
 use once_cell::sync::OnceCell;
 use rustix::process::Pid;
 use std::{
-    fmt, io,
+    collections::hash_map::RandomState,
+    fmt,
+    hash::BuildHasher,
+    io,
     os::fd::OwnedFd,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         mpsc::{Sender, channel},
     },
     thread,
 };
 
-/// A child that has become the agent, and the near ends of its pipes.
+/// The agent, and the near ends of its pipes.
 #[derive(Debug)]
 pub struct Spawned {
-    /// Its process id; it leads a group of the same number.
-    pub pid: Pid,
+    /// Its process, which leads a group of its own.
+    pub family: Arc<Family>,
     /// Near end of its stdout.
     pub stdout: OwnedFd,
     /// Near end of its stderr.
     pub stderr: OwnedFd,
+}
+
+/// Why there is no agent.
+#[derive(Debug)]
+pub enum NotSpawned {
+    /// It was cancelled before it was the agent.
+    Cancelled,
+    /// The system refused.
+    Failed(SpawnError),
 }
 
 /// The agent could not be started. Reads like Node's own error: `spawn COMMAND CODE`.
@@ -41,6 +59,16 @@ pub struct Spawned {
 pub struct SpawnError {
     command: String,
     cause: io::Error,
+}
+
+/// What the child reports in the place of an error number when it is not wanted any more.
+const NOT_WANTED: i32 = -1;
+
+/// A child that has become the agent.
+struct Child {
+    pid: Pid,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
 }
 
 impl SpawnError {
@@ -77,6 +105,11 @@ fn error_name(number: i32) -> Option<&'static str> {
         ENOENT ENOMEM ENOSPC ENOTDIR EPERM ETXTBSY)
 }
 
+/// What stdout's pipe holds: somewhat more than the socket pairs that Node.js gives its children hold
+/// of one long record (208 KiB), and four times the usual pipe.
+#[cfg(linux)]
+const STDOUT_BYTES: usize = 256 * 1024;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The thread that starts agents.
@@ -108,24 +141,78 @@ pub fn spawner() -> io::Result<&'static Spawner> {
 }
 
 impl Spawner {
-    /// Finds the agent and starts it in a process group of its own, stdin closed, stdout and stderr
-    /// as pipes. Returns at once; `done` is called on the thread.
+    /// Starts the agent in a process group of its own, stdin closed, stdout and stderr as pipes, with
+    /// a mark in its environment. Returns at once; `prepare`, which is given the mark, and `done` are
+    /// called on the thread. Signals that wait in `startup` are delivered before `done` is called.
     pub fn spawn(
         &self,
-        launch: Launch,
-        done: impl FnOnce(Result<Spawned, SpawnError>) + Send + 'static,
+        prepare: impl FnOnce(&str) -> (AgentCommand, Record) + Send + 'static,
+        startup: Arc<Startup>,
+        done: impl FnOnce(Result<Spawned, NotSpawned>) + Send + 'static,
     ) {
         let job = Box::new(move || {
-            let command = launch.into_command();
-            done(spawn_here(&command).map_err(|cause| SpawnError::new(&command, cause)));
+            let spawned = if startup.is_cancelled() {
+                Err(NotSpawned::Cancelled)
+            } else {
+                let mark = new_mark();
+                let (command, record) = prepare(&mark);
+                start(command, mark, record, &startup)
+            };
+            if spawned.is_err() {
+                startup.ended();
+            }
+            done(spawned);
         });
         // The thread never ends, so there is always somebody to take it.
         let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).send(job);
     }
 }
 
+fn start(
+    mut command: AgentCommand,
+    mark: Box<str>,
+    record: Record,
+    startup: &Startup,
+) -> Result<Spawned, NotSpawned> {
+    add_mark(&mut command, &mark);
+    let Child { pid, stdout, stderr } =
+        spawn_here(&command, startup).map_err(|cause| match cause.raw_os_error() {
+            Some(NOT_WANTED) => NotSpawned::Cancelled,
+            _ => NotSpawned::Failed(SpawnError::new(&command, cause)),
+        })?;
+    let family = Family::new(Leader::new(pid), mark, record);
+    for signal in startup.started(family.leader.pid()) {
+        family.leader.signal(signal);
+    }
+    if startup.is_cancelled() {
+        family.ask_leader();
+    }
+    Ok(Spawned { family: Arc::new(family), stdout, stderr })
+}
+
+/// A value by which a run's processes are known: see [`MARK`].
+fn new_mark() -> Box<str> {
+    // Hashers with keys of their own, the first of which the system gave at random.
+    let random = || RandomState::new().hash_one(std::process::id());
+    format!("{:016x}{:016x}", random(), random()).into()
+}
+
+/// Puts the run's mark into the environment; behind the one that is there, where this server was
+/// itself started by an agent.
+fn add_mark(command: &mut AgentCommand, mark: &str) {
+    let outer = command.env.iter().position(|(name, _)| name == MARK);
+    let outer = outer.map(|at| command.env.remove(at).1).filter(|value| !value.is_empty());
+    command.env.retain(|(name, _)| name != MARK);
+    let mut value = outer.unwrap_or_default();
+    if !value.is_empty() {
+        value.push(".");
+    }
+    value.push(mark);
+    command.env.push((MARK.into(), value));
+}
+
 #[cfg(linux)]
-fn spawn_here(command: &AgentCommand) -> io::Result<Spawned> {
+fn spawn_here(command: &AgentCommand, startup: &Startup) -> io::Result<Child> {
     use rustix::{
         fs::{Mode, OFlags},
         pipe::{PipeFlags, pipe_with},
@@ -133,16 +220,23 @@ fn spawn_here(command: &AgentCommand) -> io::Result<Spawned> {
     let (stdout, agent_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, agent_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let pid = linux::start(command, [null, agent_stdout, agent_stderr])?;
-    Ok(Spawned { pid, stdout, stderr })
+    // More than the usual room, for an agent that prints a lot and ends without waiting until it is
+    // read. Where the user's pipes have too much already, it is the usual room.
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, STDOUT_BYTES);
+    let pid = linux::start(command, [null, agent_stdout, agent_stderr], startup)?;
+    Ok(Child { pid, stdout, stderr })
 }
 
 #[cfg(not(linux))]
-fn spawn_here(command: &AgentCommand) -> io::Result<Spawned> {
+fn spawn_here(command: &AgentCommand, startup: &Startup) -> io::Result<Child> {
     use std::{
         os::unix::process::CommandExt,
         process::{Command, Stdio},
     };
+    // The nearest that there is to a look before `execve`.
+    if !startup.wanted() {
+        return Err(io::Error::from_raw_os_error(NOT_WANTED));
+    }
     let mut child = Command::new(&command.program)
         .args(&command.args)
         .current_dir(&command.cwd)
@@ -156,7 +250,7 @@ fn spawn_here(command: &AgentCommand) -> io::Result<Spawned> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     match (pid, child.stdout.take(), child.stderr.take()) {
         (Some(pid), Some(stdout), Some(stderr)) => {
-            Ok(Spawned { pid, stdout: stdout.into(), stderr: stderr.into() })
+            Ok(Child { pid, stdout: stdout.into(), stderr: stderr.into() })
         }
         _ => Err(io::Error::other("the child came without a pid or pipes")),
     }
@@ -167,7 +261,11 @@ mod linux {
     //! The child between its birth and its `execve`. It runs in the parent's memory, so it must not
     //! allocate, lock, panic or return: all it needs is laid out before, and it makes system calls.
 
-    use super::super::command::{AgentCommand, variable};
+    use super::NOT_WANTED;
+    use crate::{
+        command::{AgentCommand, variable},
+        input::Startup,
+    };
     use rustix::process::Pid;
     use std::{
         ffi::{CString, OsStr, c_char, c_int, c_long, c_void},
@@ -200,11 +298,18 @@ mod linux {
         parent: libc::pid_t,
         /// Whether the server is in the usual scheduling class, so that the agent goes back to it.
         is_usual_class: bool,
-        /// The error number of the step that failed; 0 when the child became the agent.
+        /// Whether the agent is still wanted.
+        startup: *const Startup,
+        /// The error number of the step that failed, or [`NOT_WANTED`]; 0 when the child became the
+        /// agent.
         failure: c_int,
     }
 
-    pub(super) fn start(command: &AgentCommand, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
+    pub(super) fn start(
+        command: &AgentCommand,
+        stdio: [OwnedFd; 3],
+        startup: &Startup,
+    ) -> io::Result<Pid> {
         let program = c_string(command.program.as_bytes())?;
         let candidates = candidates(command)?;
         let args = command
@@ -237,6 +342,7 @@ mod linux {
             stdio: [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()],
             parent,
             is_usual_class: is_usual_class(parent),
+            startup: ptr::from_ref(startup),
             failure: 0,
         };
         let pid = start_planned(&mut plan)?;
@@ -344,6 +450,10 @@ mod linux {
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
+            // Last of all: who cancels the start later finds an agent to be signalled.
+            if !(*plan.startup).wanted() {
+                return NOT_WANTED;
+            }
             execute(plan)
         }
     }

@@ -1,50 +1,66 @@
-//! Lines in, UI message stream events out: the agent's line format applied to the state machine.
+//! OpenClaw's lines (`openclaw agent --stream-json`): the agent of the TypeScript module, whose
+//! behaviour this is to the byte. `docs/formats.md` has the lines.
 
-use super::{
-    agent_event::{AgentEvent, AgentLine},
-    error_text, tool_result,
-    ui_events::{EventSink, UiState},
+mod line;
+mod tool_result;
+
+use super::{Format, LineKind, Prompt, error_text};
+use crate::{
+    command::{AgentCommand, Environment, variable},
+    json::{self, Cursor, JsonStr, JsonString, JsonValue, RawStr, RawValue},
+    ui::{EventSink, Ui},
 };
-use crate::json::{self, Cursor, JsonStr, JsonString, JsonValue, RawStr};
-use std::{borrow::Cow, mem};
+use line::{AgentEvent, AgentLine};
+use std::{
+    borrow::Cow,
+    ffi::{OsStr, OsString},
+    mem,
+    path::{Path, PathBuf},
+};
 
 /// How many other runs are remembered by their id, the latest ones.
 const MAX_OTHER_RUNS: usize = 1_024;
 
-/// What became of a line. Of a line that was read in pieces, the greatest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LineKind {
-    /// Only white space.
-    Blank,
-    /// Not JSON, or `null`; skipped.
-    Unreadable,
-    /// Another chat's; skipped.
-    OtherSession,
-    /// Read, whether or not it had something to show.
-    Event,
-}
+/// How far above the working directory the package root is looked for.
+const FOLDERS_ABOVE: usize = 19;
 
-/// Turns one run's lines into its events.
+/// Reads OpenClaw's lines.
 #[derive(Debug, Default)]
-pub struct Translator {
-    ui: UiState,
+pub struct OpenClaw {
     /// The key on this run's own lines. Without it every line counts as its own.
     own_session_key: Option<JsonString>,
     /// The ids of runs last seen on other sessions' lines.
     other_runs: Vec<JsonString>,
+    /// The texts of the line with the turn's result.
+    result: Option<JsonString>,
 }
 
-impl Translator {
-    /// For a run whose lines bear `own_session_key`: lines of other sessions will be skipped.
-    pub fn new(own_session_key: Option<Box<str>>) -> Self {
-        Self {
-            own_session_key: own_session_key.map(|key| JsonString::from(&*key)),
-            ..Self::default()
-        }
+impl Format for OpenClaw {
+    fn new(prompt: &Prompt) -> Self {
+        let own_session_key = session_key(prompt).map(|key| JsonString::from(&*key));
+        Self { own_session_key, ..Self::default() }
     }
 
-    /// Reads a line, without its line end. `now_ms` goes into the ids of parts that begin.
-    pub fn line(&mut self, line: &[u8], now_ms: u64, sink: &mut impl EventSink) -> LineKind {
+    /// `node SCRIPT agent --agent main --message MESSAGE --stream-json`, in the package's root.
+    fn default_command(
+        prompt: &Prompt,
+        env: Environment,
+        cwd: &Path,
+        exists: &dyn Fn(&Path) -> bool,
+    ) -> AgentCommand {
+        let root = package_root(variable(&env, "OPENCLAW_ROOT"), cwd, exists);
+        let development = root.join("scripts").join("run-node.mjs");
+        let script = if exists(&development) { development } else { root.join("openclaw.mjs") };
+        let mut args: Vec<OsString> = vec![script.into()];
+        let fixed = ["agent", "--agent", "main", "--message", &prompt.message, "--stream-json"];
+        args.extend(fixed.map(OsString::from));
+        if let Some(key) = session_key(prompt) {
+            args.extend(["--session-key", &key, "--lane", "subagent"].map(OsString::from));
+        }
+        AgentCommand { program: "node".into(), args, cwd: root, env }
+    }
+
+    fn line<S: EventSink>(&mut self, line: &[u8], ui: &mut Ui<'_, S>) -> LineKind {
         // Node's decoder replaces invalid bytes as Rust's lossy one does, which is a slow way to
         // find that there are none.
         let text = match str::from_utf8(line) {
@@ -52,10 +68,10 @@ impl Translator {
             Err(_) => String::from_utf8_lossy(line),
         };
         match AgentLine::read(&text) {
-            Ok(line) => self.read(line, now_ms, sink),
+            Ok(line) => self.read(line, ui),
             Err(_) => separated(&text)
                 .map(|piece| match AgentLine::read(piece) {
-                    Ok(line) => self.read(line, now_ms, sink),
+                    Ok(line) => self.read(line, ui),
                     Err(_) if json::trim(piece).is_empty() => LineKind::Blank,
                     Err(_) => LineKind::Unreadable,
                 })
@@ -64,40 +80,18 @@ impl Translator {
         }
     }
 
-    /// Shows an error of the run itself, such as an agent that could not be started. The agent's
-    /// own errors are not shown after it.
-    pub fn error(&mut self, message: &str, now_ms: u64, sink: &mut impl EventSink) {
-        self.ui.error(&JsonStr::escape(message), now_ms, sink);
+    fn last_words(&self) -> Option<&JsonStr> {
+        self.result.as_deref()
     }
+}
 
-    /// Ends the stream of an agent that ended. `stderr` is all it wrote there; `exit_code` is
-    /// `None` if a signal ended it.
-    pub fn finish(
-        &mut self,
-        stderr: &str,
-        exit_code: Option<i32>,
-        now_ms: u64,
-        sink: &mut impl EventSink,
-    ) {
-        if !self.ui.is_error_reported()
-            && let Some(message) = error_text::of_stderr(stderr)
-        {
-            self.error(&message, now_ms, sink);
-        }
-        self.ui.finish(exit_code, now_ms, sink);
-    }
-
-    fn read(
-        &mut self,
-        line: Option<AgentLine<'_>>,
-        now_ms: u64,
-        sink: &mut impl EventSink,
-    ) -> LineKind {
+impl OpenClaw {
+    fn read<S: EventSink>(&mut self, line: Option<AgentLine<'_>>, ui: &mut Ui<'_, S>) -> LineKind {
         let Some(line) = line else { return LineKind::Unreadable };
         if self.is_other_sessions(&line) {
             return LineKind::OtherSession;
         }
-        self.act(line.event, now_ms, sink);
+        self.act(line.event, ui);
         LineKind::Event
     }
 
@@ -125,59 +119,60 @@ impl Translator {
         other
     }
 
-    fn act(&mut self, event: AgentEvent<'_>, now_ms: u64, sink: &mut impl EventSink) {
+    fn act<S: EventSink>(&mut self, event: AgentEvent<'_>, ui: &mut Ui<'_, S>) {
         match event {
-            AgentEvent::LifecycleStart => self.ui.status("Preparing response...", now_ms, sink),
-            AgentEvent::LifecycleEnd => self.ui.close(sink),
-            AgentEvent::Thinking { delta } => self.ui.thinking(&delta.json(), now_ms, sink),
+            AgentEvent::LifecycleStart => ui.status("Preparing response..."),
+            AgentEvent::LifecycleEnd => ui.close(),
+            AgentEvent::Thinking { delta } => ui.thinking(&delta.json()),
             AgentEvent::Assistant { delta, media_urls, error } => {
                 if let Some(delta) = delta {
-                    self.ui.text(&delta.json(), now_ms, sink);
+                    ui.text(&delta.json());
                 }
                 if let Some(urls) = media_urls {
                     // Cannot fail: the array was read before.
                     let _ = Cursor::new(urls.text()).items(|cursor| {
                         if let Some(url) = cursor.value()?.as_str() {
-                            self.ui.media(&url.json(), now_ms, sink);
+                            ui.media(&url.json());
                         }
                         Ok(())
                     });
                 }
                 // Shown even if it is empty.
                 if let Some(body) = error
-                    && !self.ui.is_error_reported()
+                    && !ui.is_error_reported()
                 {
-                    self.ui.error(&error_text::of_body(&body.json()), now_ms, sink);
+                    ui.error(&error_text::of_body(&body.json()));
                 }
             }
             AgentEvent::ToolStart { id, name, args } => {
                 let input = args.map_or_else(JsonValue::empty_object, JsonValue::from);
-                self.ui.tool_call(&or_empty(id), &or_empty(name), &input, sink);
+                ui.tool_call(&or_empty(id), &or_empty(name), &input);
             }
             AgentEvent::ToolResult { id, result, is_error: true } => {
-                self.ui.tool_error(&or_empty(id), &tool_result::error_text(result), sink);
+                ui.tool_error(&or_empty(id), &tool_result::error_text(result));
             }
             AgentEvent::ToolResult { id, result, is_error: false } => {
-                self.ui.tool_output(&or_empty(id), &tool_result::output(result), sink);
+                ui.tool_output(&or_empty(id), &tool_result::output(result));
             }
             AgentEvent::CompactionStart => {
-                self.ui.status("Optimizing session context...", now_ms, sink);
+                ui.status("Optimizing session context...");
             }
             AgentEvent::CompactionEnd { will_retry: true } => {
-                self.ui.status_note("\nRetrying with compacted context...", sink);
+                ui.status_note("\nRetrying with compacted context...");
             }
-            AgentEvent::CompactionEnd { will_retry: false } => self.ui.end_status(sink),
+            AgentEvent::CompactionEnd { will_retry: false } => ui.end_status(),
             AgentEvent::Error(body) => {
                 if let Some(body) = body
-                    && !self.ui.is_error_reported()
+                    && !ui.is_error_reported()
                 {
                     let body = body.json();
                     let message = error_text::of_body(&body);
                     if !message.is_empty() {
-                        self.ui.error(&message, now_ms, sink);
+                        ui.error(&message);
                     }
                 }
             }
+            AgentEvent::Result { payloads } => self.result = texts_of(payloads),
             AgentEvent::Other => {}
         }
     }
@@ -203,42 +198,79 @@ fn separated(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The texts of the payloads of a result, joined by a new line; none when there is nothing to show.
+fn texts_of(payloads: RawValue<'_>) -> Option<JsonString> {
+    let mut texts = JsonString::default();
+    // Cannot fail: the value was read before.
+    let _ = Cursor::new(payloads.text()).items(|cursor| {
+        if cursor.peek() != Some(b'{') {
+            return cursor.value().map(drop);
+        }
+        let mut text = None;
+        cursor.members(|cursor, key| {
+            let value = cursor.value()?;
+            if key.json().as_str() == "text" {
+                text = value.as_str();
+            }
+            Ok(())
+        })?;
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            if !texts.is_empty() {
+                texts.push(&JsonStr::escape("\n"));
+            }
+            texts.push(&text.json());
+        }
+        Ok(())
+    });
+    (!texts.is_empty()).then_some(texts)
+}
+
+/// The key under which the agent's gateway knows the conversation, and which is on its lines.
+fn session_key(prompt: &Prompt) -> Option<String> {
+    let id = prompt.agent_session_id.as_deref().filter(|id| !id.is_empty())?;
+    Some(format!("agent:main:subagent:{id}"))
+}
+
+/// The folder with the agent's scripts.
+fn package_root(from_env: Option<&OsStr>, cwd: &Path, exists: &dyn Fn(&Path) -> bool) -> PathBuf {
+    if let Some(root) = from_env.filter(|root| !root.is_empty()) {
+        let root = cwd.join(root);
+        if exists(&root) {
+            return root;
+        }
+    }
+    let is_root = |folder: &&Path| {
+        exists(&folder.join("openclaw.mjs")) || exists(&folder.join("scripts/run-node.mjs"))
+    };
+    if let Some(root) = cwd.ancestors().take(1 + FOLDERS_ABOVE).find(is_root) {
+        return root.to_owned();
+    }
+    match cwd.ends_with("apps/web") {
+        true => cwd.ancestors().nth(2).unwrap_or(cwd).to_owned(),
+        false => cwd.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Form, UiEvent};
-
-    /// Keeps the deltas, and of other events the type.
-    #[derive(Default)]
-    struct Seen(Vec<String>);
-
-    impl EventSink for Seen {
-        fn event(&mut self, event: UiEvent<'_>) {
-            match event {
-                UiEvent::TextDelta { delta, .. } | UiEvent::ReasoningDelta { delta, .. } => {
-                    self.0.push(delta.as_str().to_owned());
-                }
-                UiEvent::TextStart { id } | UiEvent::ReasoningStart { id } => {
-                    self.0.push(format!("<{id}>"));
-                }
-                UiEvent::TextEnd { id } | UiEvent::ReasoningEnd { id } => {
-                    self.0.push(format!("</{id}>"));
-                }
-                _ => {
-                    let mut json = Vec::new();
-                    event.write_json(Form::Stringify, &mut json);
-                    self.0.push(String::from_utf8(json).unwrap());
-                }
-            }
-        }
-    }
+    use crate::{
+        format::{Errors, FormatName, Translator, tests::as_the_module},
+        ui::{UiEvent, UiState, tests::Seen},
+    };
+    use std::fs;
 
     fn text(delta: &str) -> String {
         format!(r#"{{"event":"agent","stream":"assistant","data":{{"delta":"{delta}"}}}}"#)
     }
 
+    fn in_conversation(id: &str) -> Translator {
+        let prompt = Prompt { agent_session_id: Some(id.into()), ..Prompt::default() };
+        Translator::new(FormatName::OpenClaw, &prompt, Errors::Module)
+    }
+
     fn said(lines: &[&str]) -> (Vec<LineKind>, Vec<String>) {
-        let (mut translator, mut seen) = (Translator::default(), Seen::default());
+        let (mut translator, mut seen) = (as_the_module(), Seen::default());
         let kinds = lines.iter().map(|line| translator.line(line.as_bytes(), 5, &mut seen));
         (kinds.collect(), seen.0)
     }
@@ -278,7 +310,7 @@ mod tests {
         }
         let line = text(r"plain \n é");
         let mut sink = Within(line.as_bytes().as_ptr_range(), 0);
-        Translator::default().line(line.as_bytes(), 0, &mut sink);
+        as_the_module().line(line.as_bytes(), 0, &mut sink);
         assert_eq!(sink.1, 1);
     }
 
@@ -289,7 +321,8 @@ mod tests {
                 r#"{{"event":"agent",{key}{run}"stream":"assistant","data":{{"delta":"{delta}"}}}}"#
             )
         };
-        let [own, other] = ["me \\\"é", "you"].map(|key| format!(r#""sessionKey":"{key}","#));
+        let [own, other] =
+            ["agent:main:subagent:ID", "you"].map(|key| format!(r#""sessionKey":"{key}","#));
         let [run_1, run_2] = ["1", "2"].map(|run| format!(r#""runId":"{run}","#));
         let lines = [
             (line("", &run_1, "a"), true),
@@ -304,7 +337,7 @@ mod tests {
             (line(&other, "", "-"), false),
             (line("", "", "f"), true),
         ];
-        let mut translator = Translator::new(Some("me \"é".into()));
+        let mut translator = in_conversation("ID");
         let mut seen = Seen::default();
         for (line, is_own) in &lines {
             let kind = translator.line(line.as_bytes(), 5, &mut seen);
@@ -314,48 +347,24 @@ mod tests {
         assert_eq!(seen.0, ["<text-5-1>", "a", "b", "c", "d", "e", "f"]);
         // Without a key of its own a run takes every line.
         for (line, _) in &lines {
-            let kind = Translator::new(None).line(line.as_bytes(), 5, &mut Seen::default());
+            let kind = as_the_module().line(line.as_bytes(), 5, &mut Seen::default());
             assert_eq!(kind, LineKind::Event);
         }
     }
 
     #[test]
     fn only_so_many_other_runs_are_remembered() {
-        let mut translator = Translator::new(Some("me".into()));
+        let prompt = Prompt { agent_session_id: Some("ID".into()), ..Prompt::default() };
+        let mut reader = OpenClaw::new(&prompt);
+        let (mut state, mut seen) = (UiState::default(), Seen::default());
         for run in 0..MAX_OTHER_RUNS + 10 {
             let line = format!(r#"{{"sessionKey":"you","runId":"{run}"}}"#);
-            translator.line(line.as_bytes(), 0, &mut Seen::default());
+            reader.line(line.as_bytes(), &mut state.at(0, &mut seen));
         }
-        assert_eq!(translator.other_runs.len(), MAX_OTHER_RUNS);
+        assert_eq!(reader.other_runs.len(), MAX_OTHER_RUNS);
         let last = format!(r#"{{"runId":"{}"}}"#, MAX_OTHER_RUNS + 9);
-        let kind = translator.line(last.as_bytes(), 0, &mut Seen::default());
+        let kind = reader.line(last.as_bytes(), &mut state.at(0, &mut seen));
         assert_eq!(kind, LineKind::OtherSession);
-    }
-
-    #[test]
-    fn an_error_of_the_run_is_the_only_one_shown() {
-        let (mut translator, mut seen) = (Translator::default(), Seen::default());
-        translator.line(text("a").as_bytes(), 5, &mut seen);
-        translator.error("Failed to start agent: \"x\"", 6, &mut seen);
-        translator.line(br#"{"event":"error","error":"second"}"#, 7, &mut seen);
-        translator.finish("Error: third one", Some(1), 8, &mut seen);
-        let error = r#"[error] Failed to start agent: \"x\""#;
-        assert_eq!(seen.0, ["<text-5-1>", "a", "</text-5-1>", "<text-6-2>", error, "</text-6-2>"]);
-    }
-
-    #[test]
-    fn an_end_without_an_answer_says_why() {
-        for (stderr, code, message) in [
-            ("", Some(0), "[error] No response from agent."),
-            ("", None, "[error] No response from agent."),
-            ("", Some(3), "[error] Agent exited with code 3. Check server logs for details."),
-            ("Error: no key\n", Some(3), "[error] no key"),
-            (" \n", Some(0), "[error] No response from agent."),
-        ] {
-            let mut seen = Seen::default();
-            Translator::default().finish(stderr, code, 5, &mut seen);
-            assert_eq!(seen.0, ["<text-5-1>", message, "</text-5-1>"]);
-        }
     }
 
     #[test]
@@ -391,5 +400,69 @@ mod tests {
                 r#"{"type":"tool-output-available","toolCallId":"t","output":{"text":"r"}}"#,
             ]
         );
+    }
+
+    fn command(cwd: &Path, env: &[(&str, &str)]) -> AgentCommand {
+        let prompt = Prompt { message: "hello {sessionId}".into(), agent_session_id: None };
+        let env = env.iter().map(|&(key, value)| (key.into(), value.into())).collect();
+        OpenClaw::default_command(&prompt, env, cwd, &|path| path.exists())
+    }
+
+    fn file(path: PathBuf) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+
+    #[test]
+    fn the_environment_names_the_root_if_it_exists() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, work) = (dir.path().join("root"), dir.path().join("work"));
+        file(root.join("scripts/run-node.mjs"));
+        file(work.join("openclaw.mjs"));
+        let found = command(&work, &[("OPENCLAW_ROOT", root.to_str().unwrap())]);
+        assert_eq!(found.cwd, root);
+        assert_eq!(found.args[0], root.join("scripts/run-node.mjs"));
+        for missing in ["", "/nowhere/at/all"] {
+            assert_eq!(command(&work, &[("OPENCLAW_ROOT", missing)]).cwd, work);
+        }
+    }
+
+    #[test]
+    fn the_root_is_the_first_folder_upwards_that_holds_the_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = |levels: usize| dir.path().join(vec!["d"; levels].join("/"));
+        file(dir.path().join("openclaw.mjs"));
+        fs::create_dir_all(deep(20)).unwrap();
+        assert_eq!(command(&deep(19), &[]).cwd, dir.path());
+        assert_eq!(command(&deep(20), &[]).cwd, deep(20));
+    }
+
+    #[test]
+    fn the_web_app_is_two_levels_below_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let web = dir.path().join("apps/web");
+        fs::create_dir_all(&web).unwrap();
+        let found = command(&web, &[]);
+        assert_eq!(found.cwd, dir.path());
+        assert_eq!(found.args[0], dir.path().join("openclaw.mjs"));
+    }
+
+    #[test]
+    fn the_arguments_are_the_contracts() {
+        let mut prompt = Prompt { message: "hello".into(), agent_session_id: Some("ID".into()) };
+        let args = |prompt: &Prompt| {
+            let command = OpenClaw::default_command(prompt, Vec::new(), Path::new("/"), &|_| false);
+            assert_eq!(command.program, "node");
+            command.args
+        };
+        assert_eq!(
+            args(&prompt)[1..],
+            "agent|--agent|main|--message|hello|--stream-json|--session-key|\
+             agent:main:subagent:ID|--lane|subagent"
+                .split('|')
+                .collect::<Vec<_>>()
+        );
+        prompt.agent_session_id = Some(String::new());
+        assert_eq!(args(&prompt).len(), 7);
     }
 }

@@ -1,0 +1,370 @@
+//! What readers need of a run: its events, how it ended, and who is to be woken.
+//!
+//! A run's task fills it. Readers are cursors into its log; the log is freed when nobody may ask for
+//! it any more, whatever still refers to the feed. It knows neither processes nor sessions nor
+//! formats.
+
+use crate::{
+    event_log::{EventLog, NewEntries},
+    frames::{FrameLog, Protocol},
+};
+use std::{
+    ops::AddAssign,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+/// How long a reader of bytes may stand still, when the run is forgotten, before its events go.
+pub const STALLED: Duration = Duration::from_secs(30);
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The agent exited with code 0.
+    Completed,
+    /// The agent exited with another code, or nobody knows how it ended.
+    Failed,
+    /// The run was aborted.
+    Aborted,
+    /// A signal that this package did not send ended the agent: a crash, or a lack of memory.
+    Killed,
+    /// It took longer, or was silent for longer, than it may.
+    TimedOut,
+    /// The server ended.
+    Interrupted,
+    /// The agent could not be started.
+    StartFailed,
+    /// It printed more than a run may keep.
+    TooLarge,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunEnd {
+    /// Why.
+    pub reason: Reason,
+    /// The agent's exit code; none when a signal ended it or it is not known. Negative, the system's
+    /// error number, when it could not be started.
+    pub exit_code: Option<i32>,
+    /// The signal that ended the agent.
+    pub signal: Option<i32>,
+    /// The error that its stream tells, if it tells one.
+    pub error: Option<String>,
+    /// When, in milliseconds since 1970.
+    pub ended_at: u64,
+}
+
+impl RunEnd {
+    /// Whether the module would call the run's status `error` (else `completed`).
+    pub fn is_error(&self) -> bool {
+        match self.reason {
+            Reason::Completed | Reason::Killed => false,
+            Reason::Failed | Reason::StartFailed | Reason::TimedOut | Reason::TooLarge => true,
+            // The module goes by the exit code alone.
+            Reason::Aborted | Reason::Interrupted => self.exit_code.is_some_and(|code| code != 0),
+        }
+    }
+}
+
+/// Somebody who wants to know when a run has news. Called without any lock held, from any thread;
+/// must not block.
+pub trait Watcher: Send + Sync {
+    /// The run of this number has new events, is over, or has left the registry.
+    fn wake(&self, run: u32);
+}
+
+/// What became of the lines of an agent's stdout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineCounts {
+    /// Read as JSON and meant for this run.
+    pub read: u64,
+    /// Not JSON, or `null`.
+    pub unreadable: u64,
+    /// Meant for another session.
+    pub other_session: u64,
+    /// Longer than the limit.
+    pub too_long: u64,
+    /// When the last of them came, in milliseconds since 1970.
+    pub last_at: Option<u64>,
+}
+
+impl AddAssign for LineCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.read += other.read;
+        self.unreadable += other.unreadable;
+        self.other_session += other.other_session;
+        self.too_long += other.too_long;
+        self.last_at = self.last_at.max(other.last_at);
+    }
+}
+
+/// A run as it is read.
+pub struct Feed {
+    run: u32,
+    published: Mutex<Published>,
+    /// Made when first asked for: most runs are read in one protocol, or in none.
+    module_frames: OnceLock<FrameLog>,
+    ai_sdk_frames: OnceLock<FrameLog>,
+    readers: Mutex<Readers>,
+    /// A reader has gone.
+    one_less: Notify,
+}
+
+#[derive(Default)]
+struct Published {
+    log: EventLog,
+    end: Option<RunEnd>,
+    has_left: bool,
+    is_freed: bool,
+    watchers: Vec<Weak<dyn Watcher>>,
+    lines: LineCounts,
+}
+
+/// Those who have not read to the end.
+#[derive(Default)]
+struct Readers {
+    /// Who is told of events, and will be: they wait for nothing but their own thread.
+    told: usize,
+    /// Who pulls bytes at the pace of a connection, and when the last of them did.
+    pulling: usize,
+    last_pull: Option<Instant>,
+}
+
+/// Keeps the events of a feed while a reader has not come to their end.
+pub struct Reading {
+    feed: Arc<Feed>,
+    is_pulling: bool,
+}
+
+impl Reading {
+    /// Bytes were pulled: the reader does not stand still.
+    pub fn pulled(&self) {
+        self.feed.readers().last_pull = Some(Instant::now());
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut readers = self.feed.readers();
+        match self.is_pulling {
+            true => readers.pulling -= 1,
+            false => readers.told -= 1,
+        }
+        drop(readers);
+        self.feed.one_less.notify_one();
+    }
+}
+
+impl Feed {
+    /// Of the run of this number; nothing has happened yet.
+    pub fn new(run: u32) -> Self {
+        Self {
+            run,
+            published: Mutex::default(),
+            module_frames: OnceLock::new(),
+            ai_sdk_frames: OnceLock::new(),
+            readers: Mutex::default(),
+            one_less: Notify::new(),
+        }
+    }
+
+    /// How the run ended; none while it runs.
+    pub fn end(&self) -> Option<RunEnd> {
+        self.published().end.clone()
+    }
+
+    /// Whether the run is running.
+    pub fn is_running(&self) -> bool {
+        self.published().end.is_none()
+    }
+
+    /// Whether the run is no longer to be found by its session.
+    pub fn has_left(&self) -> bool {
+        self.published().has_left
+    }
+
+    /// Whether the events are gone.
+    pub fn is_freed(&self) -> bool {
+        self.published().is_freed
+    }
+
+    /// What became of the agent's lines so far.
+    pub fn lines(&self) -> LineCounts {
+        self.published().lines
+    }
+
+    /// Calls `read` with the log, and with whether nothing will be added to it. The log is locked
+    /// meanwhile: to be short.
+    pub fn with_log<R>(&self, read: impl FnOnce(&EventLog, bool) -> R) -> R {
+        let published = self.published();
+        read(&published.log, published.end.is_some())
+    }
+
+    /// The run's frames, shared by all who read it in this protocol.
+    pub fn frames(&self, protocol: Protocol) -> &FrameLog {
+        let frames = match protocol {
+            Protocol::Module => &self.module_frames,
+            Protocol::AiSdk => &self.ai_sdk_frames,
+        };
+        frames.get_or_init(|| FrameLog::new(protocol))
+    }
+
+    /// Has `watcher` woken by whatever is published from now on.
+    pub fn watch(&self, watcher: &Arc<dyn Watcher>) {
+        let watcher = Arc::downgrade(watcher);
+        let mut published = self.published();
+        published.watchers.retain(|known| known.strong_count() > 0);
+        if !published.watchers.iter().any(|known| known.ptr_eq(&watcher)) {
+            published.watchers.push(watcher);
+        }
+    }
+
+    /// Keeps the events for somebody who is told of them, until the result is dropped.
+    pub fn reading(self: &Arc<Self>) -> Reading {
+        self.readers().told += 1;
+        Reading { feed: Arc::clone(self), is_pulling: false }
+    }
+
+    /// Keeps the events for somebody who pulls them as bytes, until the result is dropped or, when
+    /// the run is forgotten, has stood still for [`STALLED`].
+    pub fn pulling(self: &Arc<Self>) -> Reading {
+        let mut readers = self.readers();
+        readers.pulling += 1;
+        readers.last_pull = Some(Instant::now());
+        Reading { feed: Arc::clone(self), is_pulling: true }
+    }
+
+    /// Adds events to the log, if there are any, with the counts of the lines that they came from.
+    pub(crate) fn append(&self, new: &mut NewEntries, lines: LineCounts) {
+        if new.is_empty() {
+            // Skipped lines are nobody's news.
+            self.published().lines = lines;
+            return;
+        }
+        self.publish(|published| {
+            published.log.append(new);
+            published.lines = lines;
+        });
+    }
+
+    /// The run is over.
+    pub(crate) fn finish(&self, end: RunEnd) {
+        self.publish(|published| published.end = Some(end));
+    }
+
+    /// The run is no longer to be found by its session.
+    pub(crate) fn leave(&self) {
+        self.publish(|published| published.has_left = true);
+    }
+
+    /// Waits until all who read the events have read them, or stand still, and frees the events.
+    /// Returns the bytes that were freed.
+    pub(crate) async fn free(&self) -> usize {
+        while let Some(until) = self.patience() {
+            tokio::select! {
+                () = self.one_less.notified() => {}
+                () = sleep_until(until) => {}
+            }
+        }
+        let log = {
+            let mut published = self.published();
+            published.is_freed = true;
+            std::mem::take(&mut published.log)
+        };
+        let frames = [&self.module_frames, &self.ai_sdk_frames].into_iter();
+        log.bytes() + frames.filter_map(OnceLock::get).map(FrameLog::free).sum::<usize>()
+    }
+
+    /// When to look at the readers again; none when the events need not be kept for any.
+    fn patience(&self) -> Option<Instant> {
+        let readers = self.readers();
+        if readers.told > 0 {
+            return Some(Instant::now() + STALLED);
+        }
+        let until = readers.last_pull.filter(|_| readers.pulling > 0)? + STALLED;
+        (until > Instant::now()).then_some(until)
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Published)) {
+        let watchers: Vec<_> = {
+            let mut published = self.published();
+            change(&mut published);
+            published.watchers.iter().filter_map(Weak::upgrade).collect()
+        };
+        for watcher in watchers {
+            watcher.wake(self.run);
+        }
+    }
+
+    fn published(&self) -> MutexGuard<'_, Published> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end() -> RunEnd {
+        RunEnd {
+            reason: Reason::Completed,
+            exit_code: Some(0),
+            signal: None,
+            error: None,
+            ended_at: 0,
+        }
+    }
+
+    #[test]
+    fn the_status_is_the_modules() {
+        let is_error =
+            |reason, exit_code| RunEnd { reason, exit_code, signal: None, ..end() }.is_error();
+        assert!(!is_error(Reason::Completed, Some(0)));
+        assert!(!is_error(Reason::Killed, None));
+        assert!(!is_error(Reason::Aborted, None));
+        assert!(is_error(Reason::Aborted, Some(143)));
+        assert!(is_error(Reason::Failed, None), "an end that nobody knows is no success");
+        assert!(is_error(Reason::TimedOut, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_kept_for_who_is_told_of_them() {
+        let feed = Arc::new(Feed::new(1));
+        let reading = feed.reading();
+        let freed = tokio::spawn({
+            let feed = Arc::clone(&feed);
+            async move { feed.free().await }
+        });
+        tokio::time::sleep(STALLED * 20).await;
+        assert!(!feed.is_freed());
+        drop(reading);
+        freed.await.unwrap();
+        assert!(feed.is_freed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_kept_for_who_pulls_them_but_not_for_who_stands_still() {
+        let feed = Arc::new(Feed::new(1));
+        let pulling = feed.pulling();
+        let freed = tokio::spawn({
+            let feed = Arc::clone(&feed);
+            async move { feed.free().await }
+        });
+        for _ in 0..10 {
+            tokio::time::sleep(STALLED / 2).await;
+            pulling.pulled();
+        }
+        assert!(!feed.is_freed());
+        tokio::time::sleep(STALLED * 2).await;
+        assert!(feed.is_freed());
+        freed.await.unwrap();
+    }
+}

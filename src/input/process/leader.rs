@@ -1,0 +1,184 @@
+//! The agent's own process: how it is signalled, and how its end is learnt.
+//!
+//! It leads a process group of its own, so that a signal reaches its children too. A number is never
+//! signalled that the system may have given to somebody else: the process is reaped under the lock
+//! that signalling takes, and its group is signalled only while the process, be it as a zombie, still
+//! holds the group's number.
+
+use crate::input::Exit;
+use rustix::{
+    io::Errno,
+    process::{
+        Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpgid, kill_process, kill_process_group,
+        waitid, waitpid,
+    },
+};
+#[cfg(linux)]
+use std::os::fd::OwnedFd;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// The process that was started.
+#[derive(Debug)]
+pub struct Leader {
+    pid: Pid,
+    /// Refers to this very process, whatever becomes of its number. None where the system has no such
+    /// thing.
+    #[cfg(linux)]
+    pidfd: Option<Arc<OwnedFd>>,
+    /// How it ended, once it is reaped.
+    exit: Mutex<Option<Exit>>,
+}
+
+/// Tells when a process has ended, where the system can.
+#[derive(Debug)]
+pub struct EndWatch {
+    #[cfg(linux)]
+    ended: Option<tokio::io::unix::AsyncFd<Arc<OwnedFd>>>,
+}
+
+/// The numbers of the leaders that have not been reaped.
+static UNREAPED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+fn unreaped() -> MutexGuard<'static, BTreeSet<i32>> {
+    UNREAPED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a leader that is still to be reaped has this number.
+pub fn is_leader(pid: i32) -> bool {
+    unreaped().contains(&pid)
+}
+
+impl Leader {
+    /// Takes charge of a child of this process that leads a group and has not been reaped.
+    pub fn new(pid: Pid) -> Self {
+        unreaped().insert(pid.as_raw_nonzero().get());
+        Self {
+            pid,
+            #[cfg(linux)]
+            pidfd: {
+                use rustix::process::{PidfdFlags, pidfd_open};
+                pidfd_open(pid, PidfdFlags::NONBLOCK).ok().map(Arc::new)
+            },
+            exit: Mutex::default(),
+        }
+    }
+
+    /// Its process id, which is its group's too.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Whether the process has been reaped, so that its number may be another's by now.
+    pub fn is_reaped(&self) -> bool {
+        self.exit().is_some()
+    }
+
+    /// Sends a signal to the process and to its group, once to each member. Nothing happens when the
+    /// process has been reaped.
+    pub fn signal(&self, signal: i32) {
+        let mut exit = self.exit();
+        let Some(signal) = Signal::from_named_raw(signal).filter(|_| exit.is_none()) else {
+            return;
+        };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if waitid(WaitId::Pid(self.pid), options).err() == Some(Errno::CHILD) {
+            // Somebody else has reaped it, or the system has, because SIGCHLD is ignored.
+            self.reaped(&mut exit, Exit::Unknown);
+            return;
+        }
+        if getpgid(Some(self.pid)) != Ok(self.pid) {
+            // It has left its group: the signal to that does not reach it.
+            self.signal_alone(signal);
+        }
+        // Refused where no member may be signalled (another user's), or none is left.
+        let _ = kill_process_group(self.pid, signal);
+    }
+
+    fn signal_alone(&self, signal: Signal) {
+        #[cfg(linux)]
+        if let Some(pidfd) = &self.pidfd {
+            let _ = rustix::process::pidfd_send_signal(pidfd, signal);
+            return;
+        }
+        let _ = kill_process(self.pid, signal);
+    }
+
+    /// What [`Leader::wait`] waits with. Needs the runtime's context.
+    pub fn watch(&self) -> EndWatch {
+        EndWatch {
+            #[cfg(linux)]
+            ended: self.pidfd.as_ref().and_then(|pidfd| {
+                use tokio::io::{Interest, unix::AsyncFd};
+                let pidfd = Arc::clone(pidfd);
+                // SAFETY: the descriptor is owned by the `AsyncFd`, which neither closes nor
+                // replaces it.
+                unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.ok()
+            }),
+        }
+    }
+
+    /// Waits until the process has ended, and reaps it. May be dropped and called again.
+    pub async fn wait(&self, #[cfg_attr(not(linux), expect(unused))] watch: &EndWatch) -> Exit {
+        #[cfg(linux)]
+        if let Some(ended) = &watch.ended {
+            loop {
+                let ready = ended.readable().await;
+                if let Some(exit) = self.try_reap() {
+                    return exit;
+                }
+                match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    // The runtime ends.
+                    Err(_) => break,
+                }
+            }
+        }
+        // Elsewhere: SIGCHLD belongs to Node, and a thread for each agent costs more than a look
+        // every few milliseconds.
+        let mut pause = Duration::from_millis(2);
+        loop {
+            if let Some(exit) = self.try_reap() {
+                return exit;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    /// How it ended, if it has; reaps it then.
+    pub fn try_reap(&self) -> Option<Exit> {
+        let mut exit = self.exit();
+        if exit.is_none() {
+            let ended = match waitpid(Some(self.pid), WaitOptions::NOHANG) {
+                Ok(None) | Err(Errno::INTR) => None,
+                Ok(Some((_, status))) => {
+                    match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => Some(Exit::Code(code)),
+                        (None, Some(signal)) => Some(Exit::Signal(signal)),
+                        // Stopped or continued: not asked for.
+                        (None, None) => None,
+                    }
+                }
+                // Another library of this process has reaped it.
+                Err(_) => Some(Exit::Unknown),
+            };
+            if let Some(ended) = ended {
+                self.reaped(&mut exit, ended);
+            }
+        }
+        *exit
+    }
+
+    fn reaped(&self, exit: &mut Option<Exit>, ended: Exit) {
+        *exit = Some(ended);
+        unreaped().remove(&self.pid());
+    }
+
+    fn exit(&self) -> MutexGuard<'_, Option<Exit>> {
+        self.exit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,292 @@
+//! Which processes there are, whose children they are, and which bear a mark in their environment.
+//!
+//! A look at one process takes some 20 µs, and a machine may have thousands: the looks are taken in
+//! slices, between which other tasks of the thread have their turn.
+
+use std::collections::HashMap;
+
+/// The variable that every agent is started with, and that its children inherit: a value of their
+/// run's own, by which they are found when they have left their parents and their group.
+pub const MARK: &str = "ACTIVE_RUNS_RUN";
+
+/// One process, as it is in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number.
+    pub pid: i32,
+    /// Its parent's.
+    pub parent: i32,
+    /// Its process group's.
+    pub group: i32,
+    /// When it began, in a unit and from a moment that are the system's own; tells it from others that
+    /// had or get its number.
+    pub start: u64,
+    /// Whether it has ended and waits for its parent.
+    pub is_zombie: bool,
+}
+
+/// All processes.
+pub async fn all() -> Vec<Entry> {
+    system::all().await
+}
+
+/// The process of this number, if there is one.
+pub fn entry(pid: i32) -> Option<Entry> {
+    system::entry(pid)
+}
+
+/// Whether the process surely has no children now; false where that cannot be asked quickly.
+pub fn has_no_children(pid: i32) -> bool {
+    system::has_no_children(pid)
+}
+
+/// Of `table`: the processes that descend from `roots` or bear `mark`, and their descendants.
+/// Processes that began before `since` are none of them. The roots themselves are left out.
+pub async fn descendants(table: &[Entry], roots: &[i32], mark: &str, since: u64) -> Vec<Entry> {
+    let younger = || table.iter().filter(|entry| entry.start >= since);
+    let mut children: HashMap<i32, Vec<&Entry>> = HashMap::new();
+    for entry in younger() {
+        children.entry(entry.parent).or_default().push(entry);
+    }
+    let mut found: HashMap<i32, Entry> = HashMap::new();
+    let add_family = |found: &mut HashMap<i32, Entry>, of: i32| {
+        let mut parents = vec![of];
+        while let Some(parent) = parents.pop() {
+            for &&child in children.get(&parent).into_iter().flatten() {
+                if !roots.contains(&child.pid) && found.insert(child.pid, child).is_none() {
+                    parents.push(child.pid);
+                }
+            }
+        }
+    };
+    for &root in roots {
+        add_family(&mut found, root);
+    }
+    for (looked, entry) in younger().enumerate() {
+        if looked % SLICE == SLICE - 1 {
+            tokio::task::yield_now().await;
+        }
+        let is_known = found.contains_key(&entry.pid) || roots.contains(&entry.pid);
+        if !is_known && !entry.is_zombie && has_mark(entry.pid, mark) {
+            found.insert(entry.pid, *entry);
+            add_family(&mut found, entry.pid);
+        }
+    }
+    found.into_values().collect()
+}
+
+/// Whether the process of this number bears this mark. Another user's cannot be asked.
+pub fn has_mark(pid: i32, mark: &str) -> bool {
+    system::with_environment(pid, |environment| {
+        marks(environment).any(|found| found == mark.as_bytes())
+    })
+}
+
+/// Whether the process of this number bears a mark that this process was not itself started with.
+pub fn is_marked(pid: i32) -> bool {
+    let mut own: Vec<Vec<u8>> = Vec::new();
+    system::with_environment(std::process::id() as i32, |environment| {
+        own.extend(marks(environment).map(<[u8]>::to_vec));
+        true
+    });
+    system::with_environment(pid, |environment| {
+        marks(environment).any(|mark| !own.iter().any(|own| own == mark))
+    })
+}
+
+/// The marks in an environment: `KEY=value` texts, each ended by a NUL. A server that was itself
+/// started by an agent adds its runs' marks to the one that it has.
+fn marks(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let variables = environment.split(|&byte| byte == 0);
+    let values =
+        variables.filter_map(|variable| variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
+    values.flat_map(|value| value.split(|&byte| byte == b'.')).filter(|mark| !mark.is_empty())
+}
+
+/// Processes looked at in one turn.
+const SLICE: usize = 32;
+
+#[cfg(linux)]
+mod system {
+    use super::{Entry, SLICE};
+    use std::{fs, io::Read};
+
+    pub async fn all() -> Vec<Entry> {
+        // Without `/proc` nobody is found but by the group.
+        let Ok(names) = fs::read_dir("/proc") else { return Vec::new() };
+        let mut table = Vec::new();
+        for (looked, name) in names.filter_map(Result::ok).enumerate() {
+            if looked % SLICE == SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
+            let pid = name.file_name().to_str().and_then(|name| name.parse().ok());
+            table.extend(pid.and_then(entry));
+        }
+        table
+    }
+
+    pub fn entry(pid: i32) -> Option<Entry> {
+        let mut stat = [0; 1024];
+        let mut file = fs::File::open(format!("/proc/{pid}/stat")).ok()?;
+        let len = file.read(&mut stat).ok()?;
+        // The name, in parentheses, may have any character.
+        let behind = memchr::memrchr(b')', &stat[..len])? + 1;
+        let mut fields = std::str::from_utf8(&stat[behind..len]).ok()?.split_ascii_whitespace();
+        let state = fields.next()?;
+        let mut number = |skipped| fields.nth(skipped)?.parse::<u64>().ok();
+        let (parent, group, start) = (number(0)?, number(0)?, number(16)?);
+        Some(Entry {
+            pid,
+            parent: parent as i32,
+            group: group as i32,
+            start,
+            is_zombie: matches!(state, "Z" | "X"),
+        })
+    }
+
+    pub fn has_no_children(pid: i32) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+        let children =
+            |thread: fs::DirEntry| fs::read(thread.path().join("children")).map(|c| !c.is_empty());
+        threads.flatten().all(|thread| matches!(children(thread), Ok(false)))
+    }
+
+    pub fn with_environment(pid: i32, look: impl FnOnce(&[u8]) -> bool) -> bool {
+        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| look(&environment))
+    }
+}
+
+#[cfg(not(linux))]
+mod system {
+    use super::Entry;
+    use std::process::{Command, Stdio};
+
+    /// What `ps` prints of each process; every Unix system has these.
+    const COLUMNS: &str = "pid=,ppid=,pgid=,stat=,lstart=";
+
+    pub async fn all() -> Vec<Entry> {
+        tokio::task::spawn_blocking(|| list(&["-A"])).await.unwrap_or_default()
+    }
+
+    pub fn entry(pid: i32) -> Option<Entry> {
+        list(&["-p", &pid.to_string()]).into_iter().find(|entry| entry.pid == pid)
+    }
+
+    fn list(which: &[&str]) -> Vec<Entry> {
+        let ps = Command::new("ps")
+            .args(which)
+            .args(["-o", COLUMNS])
+            .env("LC_ALL", "C")
+            .env("TZ", "UTC")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output();
+        let text = ps.map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().filter_map(parse).collect()
+    }
+
+    /// `PID PPID PGID STAT Thu Nov 26 01:10:05 2026`
+    fn parse(line: &str) -> Option<Entry> {
+        const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+        let mut fields = line.split_ascii_whitespace();
+        let mut number = || fields.next()?.parse().ok();
+        let (pid, parent, group) = (number()?, number()?, number()?);
+        let state = fields.next()?;
+        let month = MONTHS.find(fields.nth(1)?)? as u64 / 3;
+        let day: u64 = fields.next()?.parse().ok()?;
+        let mut time = fields.next()?.split(':').map(|part| part.parse::<u64>().ok());
+        let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
+        let year: u64 = fields.next()?.parse().ok()?;
+        // Only compared: months of 31 days keep the order.
+        let start = ((((year * 12 + month) * 31 + day) * 24 + hour) * 60 + minute) * 60 + second;
+        Some(Entry { pid, parent, group, start, is_zombie: state.starts_with('Z') })
+    }
+
+    pub fn has_no_children(_pid: i32) -> bool {
+        false
+    }
+
+    #[cfg(not(target_os = "macos"))]
+    pub fn with_environment(_pid: i32, _look: impl FnOnce(&[u8]) -> bool) -> bool {
+        false
+    }
+
+    /// What `execve` was given: the system shows it of one's own processes, but of its own programs
+    /// (`/bin/sh`) without the environment.
+    #[cfg(target_os = "macos")]
+    pub fn with_environment(pid: i32, look: impl FnOnce(&[u8]) -> bool) -> bool {
+        let mut name = [libc::CTL_KERN, libc::KERN_PROCARGS2, pid];
+        let mut bytes = vec![0_u8; 1 << 20];
+        let mut len = bytes.len();
+        // SAFETY: the name has three numbers, and `bytes` room for `len`; nothing is set.
+        let read = unsafe {
+            libc::sysctl(
+                name.as_mut_ptr(),
+                3,
+                bytes.as_mut_ptr().cast(),
+                &raw mut len,
+                std::ptr::null_mut(),
+                0,
+            )
+        };
+        read == 0 && look(&bytes[..len.min(bytes.len())])
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_line_of_ps_is_read() {
+            let entry = parse("  4711     1  4700 Ss   Thu Nov 26 01:10:05 2026").unwrap();
+            assert_eq!((entry.pid, entry.parent, entry.group), (4711, 1, 4700));
+            let later = parse("4711 1 4700 Z Tue Dec  1 00:00:00 2026").unwrap();
+            assert!(later.start > entry.start && later.is_zombie && !entry.is_zombie);
+            assert!(parse("PID PPID").is_none());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(pid: i32, parent: i32, start: u64) -> Entry {
+        Entry { pid, parent, group: pid, start, is_zombie: false }
+    }
+
+    #[tokio::test]
+    async fn children_and_theirs_are_found_in_any_order() {
+        let table =
+            [entry(5, 4, 9), entry(4, 3, 8), entry(3, 2, 7), entry(9, 1, 8), entry(6, 2, 1)];
+        let mut found: Vec<_> =
+            descendants(&table, &[2], "no such mark", 5).await.iter().map(|e| e.pid).collect();
+        found.sort_unstable();
+        assert_eq!(found, [3, 4, 5], "6 began before the agent: its parent's number was another's");
+    }
+
+    #[tokio::test]
+    async fn this_process_and_its_parent_are_in_the_table() {
+        let own = super::entry(std::process::id() as i32).unwrap();
+        let table = all().await;
+        let found = table.iter().find(|entry| entry.pid == own.pid).unwrap();
+        assert_eq!(found, &own);
+        assert!(own.parent > 0 && own.start > 0 && !own.is_zombie);
+        assert!(super::entry(i32::MAX).is_none());
+    }
+
+    #[test]
+    fn a_mark_is_a_part_of_the_variables_value() {
+        let environment = |value: &str| format!("A=1\0{MARK}={value}\0B=ab\0").into_bytes();
+        let found = |value: &str| {
+            let environment = environment(value);
+            marks(&environment)
+                .map(|mark| String::from_utf8_lossy(mark).into_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found("ab"), ["ab"]);
+        assert_eq!(found("outer.ab"), ["outer", "ab"]);
+        assert!(found("").is_empty());
+        assert_eq!(marks(b"X=ab\0").count(), 0);
+    }
+}

@@ -1,0 +1,245 @@
+//! Which marks are in use by the processes of this store, so that the next server can find what a
+//! server that was killed has left running.
+//!
+//! Each process keeps a file beside the sessions, `.<random>.active-runs.marks`, and holds its lock
+//! (`flock`), which the system drops when the process dies. A line is `+mark` or `-mark`, the first
+//! one says on which start of which machine, and where processes are numbered apart (containers), in
+//! which of these places. Best effort: a store that cannot be written has no such file.
+
+use super::lock::{is_unlocked, lock_new, open_to_read};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+const SUFFIX: &str = ".active-runs.marks";
+/// The file of another place whose processes cannot be seen from here is removed when it is so old.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3_600);
+/// A file without marks in use is emptied when it has this many lines.
+const MANY_LINES: usize = 1_000;
+
+/// The marks of one store in this process.
+#[derive(Debug)]
+pub struct Ledger {
+    folder: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    file: Option<(PathBuf, File)>,
+    in_use: usize,
+    lines: usize,
+}
+
+/// While this exists, the mark is in use.
+#[derive(Debug)]
+pub struct InUse {
+    ledger: Arc<Ledger>,
+    mark: Box<str>,
+}
+
+/// The marks that a dead process of this place had in use.
+#[derive(Debug)]
+pub struct Left {
+    path: PathBuf,
+    /// Holds the lock: nobody else looks after them.
+    _file: File,
+    /// The marks.
+    pub marks: Vec<String>,
+}
+
+impl Left {
+    /// They have been looked after.
+    pub fn remove(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), state: Mutex::default() }
+    }
+
+    /// Notes a mark, until the result is dropped.
+    pub fn note(self: &Arc<Self>, mark: &str) -> InUse {
+        let mut state = self.state();
+        if state.file.is_none() {
+            state.file = create(&self.folder).ok();
+        }
+        state.in_use += 1;
+        state.write('+', mark);
+        drop(state);
+        InUse { ledger: Arc::clone(self), mark: mark.into() }
+    }
+
+    /// The process ends: removes its file, unless a mark is in use.
+    pub fn close(&self) {
+        let mut state = self.state();
+        if state.in_use == 0
+            && let Some((path, _)) = state.file.take()
+        {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// What dead processes of this place had in use.
+    pub fn left(&self) -> Vec<Left> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let names = entries.flatten().filter(|entry| {
+            let name = entry.file_name();
+            name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(SUFFIX))
+        });
+        names.filter_map(|entry| read_left(&entry.path())).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn write(&mut self, sign: char, mark: &str) {
+        let Some((_, file)) = &mut self.file else { return };
+        // One write: what a killed process has written is whole lines.
+        let _ = file.write_all(format!("{sign}{mark}\n").as_bytes());
+        self.lines += 1;
+        if self.in_use == 0 && self.lines > MANY_LINES && file.set_len(0).is_ok() {
+            let _ = file.write_all(place().as_bytes());
+            self.lines = 0;
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut state = self.ledger.state();
+        state.in_use -= 1;
+        state.write('-', &self.mark);
+    }
+}
+
+fn create(folder: &Path) -> io::Result<(PathBuf, File)> {
+    super::lock::create_folder(folder)?;
+    let mut options = fs::OpenOptions::new();
+    options.append(true).mode(0o600);
+    let made = tempfile::Builder::new()
+        .prefix(".")
+        .suffix(SUFFIX)
+        .make_in(folder, |path| options.create_new(true).open(path))?;
+    let (mut file, path) = made.into_parts();
+    lock_new(&file)?;
+    file.write_all(place().as_bytes())?;
+    Ok((path.keep()?, file))
+}
+
+fn read_left(path: &Path) -> Option<Left> {
+    let file = open_to_read(path).ok()??;
+    if !is_unlocked(&file) {
+        return None;
+    }
+    let text = fs::read_to_string(path).ok()?;
+    let Some(lines) = text.strip_prefix(&place()) else {
+        // Made by a process that died before it had written anything, or in another place.
+        let age = file.metadata().and_then(|metadata| metadata.modified()).ok()?.elapsed().ok()?;
+        if age > FORGOTTEN {
+            let _ = fs::remove_file(path);
+        }
+        return None;
+    };
+    let mut marks: Vec<String> = Vec::new();
+    for line in lines.lines() {
+        if let Some(mark) = line.strip_prefix('+') {
+            marks.push(mark.to_owned());
+        } else if let Some(mark) = line.strip_prefix('-') {
+            marks.retain(|known| known != mark);
+        }
+    }
+    Some(Left { path: path.to_owned(), _file: file, marks })
+}
+
+/// The first line: tells from where a process' number means the same process.
+fn place() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let numbers = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{} {}\n", boot.trim_end(), numbers.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a process leaves that is killed: the file, without its lock.
+    fn killed(folder: &Path, text: &str) {
+        fs::write(folder.join(format!(".abc{SUFFIX}")), text).unwrap();
+    }
+
+    fn files(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn the_marks_of_a_dead_process_are_found_until_they_are_looked_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::new(folder.path());
+        killed(folder.path(), &format!("{}+a\n+b\n-a\n+c\n+d", place()));
+        let left = ledger.left();
+        assert_eq!(left.iter().map(|left| &left.marks[..]).collect::<Vec<_>>(), [["b", "c", "d"]]);
+        assert!(ledger.left().is_empty(), "one looks after them at a time");
+        drop(left);
+        for left in ledger.left() {
+            left.remove();
+        }
+        assert_eq!(files(folder.path()), 0);
+    }
+
+    #[test]
+    fn the_marks_of_a_living_process_are_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let [ledger, other] = [0, 1].map(|_| Arc::new(Ledger::new(folder.path())));
+        let in_use = ledger.note("a");
+        assert!(other.left().is_empty());
+        ledger.close();
+        assert_eq!(files(folder.path()), 1, "a mark is in use");
+        drop(in_use);
+        ledger.close();
+        assert_eq!(files(folder.path()), 0);
+    }
+
+    #[test]
+    fn another_places_marks_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        killed(folder.path(), "another-boot pid:[1]\n+a\n");
+        assert!(Ledger::new(folder.path()).left().is_empty());
+        assert_eq!(files(folder.path()), 1);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_written_has_no_marks() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let ledger = Arc::new(Ledger::new(file.path()));
+        drop(ledger.note("a"));
+        assert!(ledger.left().is_empty());
+    }
+
+    #[test]
+    fn a_file_without_marks_in_use_stays_small() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(Ledger::new(folder.path()));
+        for _ in 0..2 * MANY_LINES {
+            drop(ledger.note("0123456789abcdef0123456789abcdef"));
+        }
+        let path = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        assert!(fs::metadata(path).unwrap().len() < 40 * MANY_LINES as u64);
+    }
+}
