@@ -4,10 +4,10 @@
 //! is absent, broken or no array is never made up or overwritten.
 
 use super::{
-    Trouble,
     atomic::{self, Draft},
     layout::read_exactly,
-    lock::{Identity, Locked, create_folder, open_to_read, until_unchanged},
+    lock::{Identity, Locked, create_folder, open_to_read},
+    retry::{Trouble, until_unchanged},
 };
 use crate::{
     error::{Error, Result},

@@ -4,9 +4,9 @@
 //! A hash only proposes a line; whoever uses one reads it first. History itself is never kept.
 
 use super::{
-    Trouble,
     line::{self, Facts, HEAD, MARK},
     lock::Identity,
+    retry::Trouble,
 };
 use crate::json::JsonStr;
 use memchr::memchr;

@@ -6,11 +6,11 @@
 //! history, and what this process wrote meanwhile is put into it.
 
 use super::{
-    Trouble,
     atomic::Draft,
     layout::{Known, Layout, NO_ID, read_exactly},
     lock::Identity,
     plan::{Change, Plan},
+    retry::Trouble,
 };
 use std::{
     fs::File,

@@ -5,14 +5,14 @@
 //! made from. Never writes into what a reader may be looking at, except for appends within a page.
 
 use super::{
-    Trouble,
     atomic::{self, Draft},
     layout::{Known, Layout, byte_at, hash_line, hash_of, read_exactly},
     line::{self, Facts, MARK},
     live::Live,
-    lock::{Identity, Locked, open_to_read, until_unchanged},
+    lock::{Identity, Locked, open_to_read},
     plan::{Change, Plan, WriteMessage},
     replaced::Replaced,
+    retry::{Trouble, until_unchanged},
 };
 use crate::{
     error::{Error, Result},
