@@ -13,4 +13,4 @@ mod ui_events;
 
 pub use agent_event::{AgentEvent, AgentLine};
 pub use translator::{LineKind, Translator};
-pub use ui_events::{EventSink, Form, UiEvent, UiState};
+pub use ui_events::{EventSink, UiEvent, UiState};

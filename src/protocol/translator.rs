@@ -206,7 +206,7 @@ fn separated(line: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Form, UiEvent};
+    use crate::protocol::UiEvent;
 
     /// Keeps the deltas, and of other events the type.
     #[derive(Default)]
@@ -226,7 +226,7 @@ mod tests {
                 }
                 _ => {
                     let mut json = Vec::new();
-                    event.write_json(Form::Stringify, &mut json);
+                    event.write_json(&mut json);
                     self.0.push(String::from_utf8(json).unwrap());
                 }
             }
