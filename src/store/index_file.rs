@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    json::{Document, JsonStr, NodeId, Scalar, Value},
+    json::{Document, JsonStr, NodeId, Value},
     session_id::SessionId,
 };
 use std::{
@@ -234,31 +234,11 @@ fn find(index: Value<'_>, session: &SessionId) -> Option<NodeId> {
 fn change(document: &mut Document, entry: NodeId, touch: &Touch<'_>) {
     document.set(entry, "updatedAt", touch.now_ms as f64);
     if touch.added > 0 {
-        let count = sum(document.get(entry).get("messageCount"), touch.added);
-        document.set(entry, "messageCount", count);
+        let count = document.get(entry).get("messageCount").and_then(Value::as_f64);
+        document.set(entry, "messageCount", count.unwrap_or(0.0) + touch.added as f64);
     }
     if let Some(title) = touch.title.filter(|title| !title.is_empty()) {
         document.set(entry, "title", title);
-    }
-}
-
-/// JavaScript's `(count || 0) + added`.
-fn sum(count: Option<Value<'_>>, added: usize) -> Scalar {
-    let count = count.filter(|count| count.is_truthy());
-    match count {
-        None => Scalar::Number(added as f64),
-        Some(count) => match (count.as_f64(), count.as_str()) {
-            (Some(number), _) => Scalar::Number(number + added as f64),
-            // Appended in JSON's form, in which digits stand for themselves.
-            (_, Some(text)) => {
-                let mut text = text.to_owned();
-                text.push(&JsonStr::escape(&added.to_string()));
-                Scalar::String(text)
-            }
-            // An array joins its items in JavaScript; no index has one there.
-            _ if count.is_object() => Scalar::from(&*format!("[object Object]{added}")),
-            _ => Scalar::Number(1.0 + added as f64),
-        },
     }
 }
 

@@ -835,16 +835,16 @@ mod sessions {
     }
 
     #[test]
-    fn message_counts_add_up_as_in_javascript() {
+    fn message_counts_add_up_as_in_javascript_and_what_is_no_number_counts_as_none() {
         for (before, after) in [
-            ("\"5\"", "\"51\""),
-            ("\"\"", "1"),
-            ("null", "1"),
+            ("0", "1"),
             ("1.5", "2.5"),
             ("1e999", "null"),
             ("9007199254740992", "9007199254740992"),
-            ("true", "2"),
-            ("{}", "\"[object Object]1\""),
+            ("null", "1"),
+            ("\"5\"", "1"),
+            ("true", "1"),
+            ("{}", "1"),
         ] {
             let fixture = Fixture::new();
             fs::write(fixture.index(), format!("[{{\"id\":\"s\",\"messageCount\":{before}}}]"))
