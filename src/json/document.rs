@@ -124,6 +124,11 @@ impl Document {
         self.add(node)
     }
 
+    /// Adds an array of these items. It is nowhere in the document's value yet.
+    pub fn array(&mut self, items: Vec<NodeId>) -> NodeId {
+        self.add(Node::Array(items))
+    }
+
     /// Adds an object with these members. It is nowhere in the document's value yet.
     pub fn object<'k>(
         &mut self,

@@ -17,6 +17,7 @@ use crate::{
 use std::{
     fs::File,
     io::{self, Write},
+    iter,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread,
@@ -81,36 +82,37 @@ impl IndexFile {
         file_path: Option<&str>,
         now_ms: u64,
     ) -> Result<String> {
-        let mut entry = format!(
-            r#"{{"id":"{}","title":"{}","createdAt":{now_ms},"updatedAt":{now_ms},"messageCount":0"#,
-            JsonStr::escape(session.as_str()).as_str(),
-            JsonStr::escape(title).as_str(),
-        );
-        if let Some(path) = file_path {
-            entry += &format!(r#","filePath":"{}""#, JsonStr::escape(path).as_str());
-        }
-        entry.push('}');
         self.create_absent()?;
         self.edit(true, |document| {
-            let document = document.ok_or_else(no_array)?;
+            let mut document = document.ok_or_else(no_array)?;
             if let Some(entry) = find(document.root(), session) {
                 return Ok(Edit::Leave(document.get(entry).stringify()));
             }
-            let others = document.root().items().map(Value::stringify);
-            let text = pretty(std::iter::once(entry.clone()).chain(others))?;
-            Ok(Edit::Write(text, entry.clone()))
+            let entry = document.object([]);
+            document.set(entry, "id", session.as_str());
+            document.set(entry, "title", title);
+            document.set(entry, "createdAt", now_ms as f64);
+            document.set(entry, "updatedAt", now_ms as f64);
+            document.set(entry, "messageCount", 0.0);
+            if let Some(path) = file_path {
+                document.set(entry, "filePath", path);
+            }
+            let others = document.root().items().map(Value::id);
+            let all = iter::once(entry).chain(others).collect();
+            Ok(Edit::Write(pretty(&mut document, all)?, document.get(entry).stringify()))
         })
     }
 
     /// Removes the session's entry; says whether there was one.
     pub fn delete(&self, session: &SessionId) -> Result<bool> {
         self.edit(true, |document| {
-            let Some(document) = document else { return Ok(Edit::Leave(false)) };
+            let Some(mut document) = document else { return Ok(Edit::Leave(false)) };
             if find(document.root(), session).is_none() {
                 return Ok(Edit::Leave(false));
             }
             let others = document.root().items().filter(|entry| !is_entry(*entry, session));
-            Ok(Edit::Write(pretty(others.map(Value::stringify))?, true))
+            let others = others.map(Value::id).collect();
+            Ok(Edit::Write(pretty(&mut document, others)?, true))
         })
     }
 
@@ -242,9 +244,9 @@ fn change(document: &mut Document, entry: NodeId, touch: &Touch<'_>) {
     }
 }
 
-/// `JSON.stringify([…], null, 2)` of items given as JSON.
-fn pretty(items: impl Iterator<Item = String>) -> io::Result<String> {
-    let text = format!("[{}]", items.collect::<Vec<_>>().join(","));
-    let document = Document::parse(&text).map_err(io::Error::other)?;
-    document.root().stringify_pretty().ok_or_else(|| io::Error::other("it is nested too deeply"))
+/// `JSON.stringify([…], null, 2)` of these entries.
+fn pretty(document: &mut Document, entries: Vec<NodeId>) -> io::Result<String> {
+    let index = document.array(entries);
+    let text = document.get(index).stringify_pretty();
+    text.ok_or_else(|| io::Error::other("it is nested too deeply"))
 }
