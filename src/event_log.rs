@@ -5,10 +5,7 @@
 //! the part of their kind that was started last, so they need no id of their own. Entries lie in
 //! blocks that never move once written, and a cursor is a place in them. The log knows no subscribers.
 
-use crate::{
-    json::JsonValue,
-    ui::{EventSink, Form, UiEvent},
-};
+use crate::ui::{EventSink, UiEvent};
 use std::{ops::ControlFlow, sync::Arc};
 
 /// What an entry says.
@@ -29,22 +26,21 @@ pub enum Kind {
     ReasoningStart = 5,
     /// Any other event; payload: its JSON.
     Json = 6,
-    /// An event whose JSON does not give its values back (see [`JsonValue`]); payload: the length of
-    /// the JSON as LEB128, the JSON, then the exact form.
-    ExactJson = 7,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
-        Self::TextDelta,
-        Self::TextEnd,
-        Self::ReasoningDelta,
-        Self::ReasoningEnd,
-        Self::TextStart,
-        Self::ReasoningStart,
-        Self::Json,
-        Self::ExactJson,
-    ];
+    /// The kind in the low three bits of an entry's header.
+    fn of(header: usize) -> Self {
+        match header & 7 {
+            0 => Self::TextDelta,
+            1 => Self::TextEnd,
+            2 => Self::ReasoningDelta,
+            3 => Self::ReasoningEnd,
+            4 => Self::TextStart,
+            5 => Self::ReasoningStart,
+            _ => Self::Json,
+        }
+    }
 }
 
 /// One event as it lies in the log.
@@ -56,17 +52,7 @@ pub struct Entry<'a> {
     pub payload: &'a [u8],
 }
 
-impl<'a> Entry<'a> {
-    /// The two forms of a [`Kind::Json`] or [`Kind::ExactJson`] event: as `JSON.stringify` prints it,
-    /// and as `JSON.parse` must be given it.
-    pub fn json_forms(&self) -> (&'a [u8], &'a [u8]) {
-        if self.kind != Kind::ExactJson {
-            return (self.payload, self.payload);
-        }
-        let (length, rest) = read_number(self.payload);
-        rest.split_at(length)
-    }
-
+impl Entry<'_> {
     /// Writes the event as `JSON.stringify` prints it. `parts` are those open at this entry.
     pub fn write_json(&self, parts: &OpenParts, out: &mut Vec<u8>) {
         let (kind, id) = match self.kind {
@@ -76,7 +62,7 @@ impl<'a> Entry<'a> {
             Kind::ReasoningStart => ("reasoning-start", self.payload),
             Kind::ReasoningDelta => ("reasoning-delta", OpenParts::id(&parts.reasoning)),
             Kind::ReasoningEnd => ("reasoning-end", OpenParts::id(&parts.reasoning)),
-            Kind::Json | Kind::ExactJson => return out.extend_from_slice(self.json_forms().0),
+            Kind::Json => return out.extend_from_slice(self.payload),
         };
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
@@ -141,20 +127,11 @@ impl NewEntries {
         self.count += 1;
     }
 
-    fn push_json(&mut self, event: &UiEvent<'_>, value: Option<&JsonValue>) {
+    fn push_json(&mut self, event: &UiEvent<'_>) {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
-        if value.is_some_and(JsonValue::has_exact_form) {
-            let mut json = Vec::new();
-            event.write_json(Form::Stringify, &mut json);
-            write_number(json.len(), &mut scratch);
-            scratch.extend_from_slice(&json);
-            event.write_json(Form::Exact, &mut scratch);
-            self.push(Kind::ExactJson, &scratch);
-        } else {
-            event.write_json(Form::Stringify, &mut scratch);
-            self.push(Kind::Json, &scratch);
-        }
+        event.write_json(&mut scratch);
+        self.push(Kind::Json, &scratch);
         scratch.shrink_to(KEPT_SCRATCH);
         self.scratch = scratch;
     }
@@ -182,12 +159,10 @@ impl EventSink for NewEntries {
                 self.push(Kind::ReasoningDelta, delta.as_str().as_bytes());
             }
             UiEvent::ReasoningEnd { .. } => self.push(Kind::ReasoningEnd, b""),
-            UiEvent::ToolInputStart { .. } => self.push_json(&event, None),
-            UiEvent::ToolInputAvailable { input: value, .. }
-            | UiEvent::ToolOutputAvailable { output: value, .. }
-            | UiEvent::ToolOutputError { error_text: value, .. } => {
-                self.push_json(&event, Some(value));
-            }
+            UiEvent::ToolInputStart { .. }
+            | UiEvent::ToolInputAvailable { .. }
+            | UiEvent::ToolOutputAvailable { .. }
+            | UiEvent::ToolOutputError { .. } => self.push_json(&event),
         }
     }
 }
@@ -363,7 +338,7 @@ fn write_number(mut number: usize, out: &mut Vec<u8>) {
 fn read_entry(bytes: &[u8]) -> (Entry<'_>, &[u8]) {
     let (header, after) = read_number(bytes);
     let (payload, behind) = after.split_at(header >> 3);
-    (Entry { kind: Kind::ALL[header & 7], payload }, behind)
+    (Entry { kind: Kind::of(header), payload }, behind)
 }
 
 /// A number written by [`write_number`] at the start of `bytes`, and what follows it.
@@ -393,7 +368,7 @@ pub(crate) mod tests {
         impl EventSink for Both {
             fn event(&mut self, event: UiEvent<'_>) {
                 let mut json = Vec::new();
-                event.write_json(Form::Stringify, &mut json);
+                event.write_json(&mut json);
                 self.1.push(String::from_utf8(json).unwrap());
                 self.0.event(event);
             }
@@ -496,21 +471,5 @@ pub(crate) mod tests {
         assert!(log.bytes() < 10 * events.len(), "{} bytes", log.bytes());
         let held: usize = log.blocks.iter().map(|block| block.bytes.capacity()).sum();
         assert!(held < log.bytes() + 2 * BLOCK_BYTES, "{held} bytes held");
-    }
-
-    #[test]
-    fn the_exact_form_gives_infinity_and_minus_zero_back() {
-        let (log, _) = log_of(&LINES);
-        let mut forms = Vec::new();
-        log.read(&mut Cursor::default(), |entry, _| {
-            if entry.kind == Kind::ExactJson {
-                let (text, exact) = entry.json_forms();
-                forms.push([text, exact].map(|form| String::from_utf8_lossy(form).into_owned()));
-            }
-            ControlFlow::Continue(())
-        });
-        let [[text, exact]] = &forms[..] else { panic!("{forms:?}") };
-        assert!(text.ends_with(r#""input":{"a":null,"b":0}}"#), "{text}");
-        assert!(exact.contains(r#""b":-0"#) && exact.contains(r#""a":1e"#), "{exact}");
     }
 }

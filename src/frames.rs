@@ -299,7 +299,7 @@ impl Encoder {
             id.write(out);
         }
         out.extend_from_slice(b"data: ");
-        if protocol == Protocol::AiSdk && matches!(entry.kind, Kind::Json | Kind::ExactJson) {
+        if protocol == Protocol::AiSdk && entry.kind == Kind::Json {
             match self.valid_json(id.events - 1, entry) {
                 Some(json) => out.extend_from_slice(&json),
                 None => return out.truncate(before),
@@ -312,7 +312,7 @@ impl Encoder {
 
     /// A tool's event as the AI SDK takes it, if it does.
     pub fn valid_json(&mut self, number: u64, entry: Entry<'_>) -> Option<Vec<u8>> {
-        let json = entry.json_forms().0;
+        let json = entry.payload;
         let document = Document::parse(std::str::from_utf8(json).ok()?).ok()?;
         let event = document.root();
         let kind = event.get("type")?.as_str()?.as_str();

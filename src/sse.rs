@@ -237,7 +237,7 @@ impl Open {
             Kind::TextEnd => open.text = None,
             Kind::ReasoningStart => open.reasoning = Some(number),
             Kind::ReasoningEnd => open.reasoning = None,
-            Kind::Json | Kind::ExactJson => drop(open.encoder.valid_json(number, entry)),
+            Kind::Json => drop(open.encoder.valid_json(number, entry)),
             Kind::TextDelta | Kind::ReasoningDelta => {}
         });
         open

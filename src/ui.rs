@@ -59,26 +59,13 @@ pub trait EventSink {
     fn event(&mut self, event: UiEvent<'_>);
 }
 
-/// How the numbers in an event are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// As `JSON.stringify` prints the event.
-    Stringify,
-    /// As `JSON.parse` must be given it to get the very same event: with -0 and Infinity.
-    Exact,
-}
-
 impl UiEvent<'_> {
-    /// Appends the event as JSON.
-    pub fn write_json(&self, form: Form, out: &mut Vec<u8>) {
+    /// Appends the event as `JSON.stringify` prints it.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
         let mut put = |pieces: &[&str]| {
             for piece in pieces {
                 out.extend_from_slice(piece.as_bytes());
             }
-        };
-        let json = |value| match form {
-            Form::Stringify => JsonValue::text(value),
-            Form::Exact => JsonValue::exact(value),
         };
         // The ids of parts are made here, of letters, digits and `-`.
         match self {
@@ -115,21 +102,21 @@ impl UiEvent<'_> {
                 r#"","toolName":""#,
                 tool_name.as_str(),
                 r#"","input":"#,
-                json(input),
+                input.text(),
                 "}",
             ]),
             Self::ToolOutputAvailable { tool_call_id, output } => put(&[
                 r#"{"type":"tool-output-available","toolCallId":""#,
                 tool_call_id.as_str(),
                 r#"","output":"#,
-                json(output),
+                output.text(),
                 "}",
             ]),
             Self::ToolOutputError { tool_call_id, error_text } => put(&[
                 r#"{"type":"tool-output-error","toolCallId":""#,
                 tool_call_id.as_str(),
                 r#"","errorText":"#,
-                json(error_text),
+                error_text.text(),
                 "}",
             ]),
         }
@@ -358,14 +345,14 @@ pub(crate) mod tests {
                 }
                 UiEvent::TextStart { id } | UiEvent::ReasoningStart { id } => format!("<{id}>"),
                 UiEvent::TextEnd { id } | UiEvent::ReasoningEnd { id } => format!("</{id}>"),
-                _ => json(event, Form::Stringify),
+                _ => json(event),
             });
         }
     }
 
-    fn json(event: UiEvent<'_>, form: Form) -> String {
+    fn json(event: UiEvent<'_>) -> String {
         let mut out = Vec::new();
-        event.write_json(form, &mut out);
+        event.write_json(&mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -408,8 +395,7 @@ pub(crate) mod tests {
                 r#"{"type":"tool-output-error","toolCallId":"exec","errorText":[0,null]}"#,
             ),
         ] {
-            assert_eq!(json(event, Form::Stringify), expected);
-            assert_eq!(json(event, Form::Exact), expected.replace("0,null", "-0,1e999"));
+            assert_eq!(json(event), expected);
         }
     }
 

@@ -4,7 +4,7 @@ mod balance;
 
 use active_runs::{
     format::{AgentEnd, Errors, FormatName, Prompt, Translator},
-    json::{Document, JsonStr, JsonString, JsonValue, Rope},
+    json::{Document, JsonStr, JsonString, Rope},
     message::Message,
 };
 use balance::{Balance, Both};
@@ -74,12 +74,10 @@ proptest! {
     fn json_forms_are_stable(text in json()) {
         let document = Document::parse(&text).expect("a text of the grammar");
         let root = document.root();
-        for form in [root.stringify(), root.stringify_pretty().expect("not deep"), root.stringify_exact()] {
+        for form in [root.stringify(), root.stringify_pretty().expect("not deep")] {
             let again = Document::parse(&form).expect("a printed form is JSON");
             prop_assert_eq!(again.root().stringify(), root.stringify());
         }
-        let exact = Document::parse(&root.stringify_exact()).expect("a printed form is JSON");
-        prop_assert_eq!(JsonValue::from(exact.root()), JsonValue::from(root));
     }
 
     #[test]

@@ -20,8 +20,6 @@ const MAX_PRETTY_DEPTH: usize = 1_000;
 pub struct Document {
     nodes: Vec<Node>,
     root: NodeId,
-    /// Whether a number may be in it that `JSON.stringify` does not keep (-0, Infinity).
-    lossy: bool,
 }
 
 /// A value's place in its [`Document`].
@@ -100,7 +98,7 @@ impl Document {
         // Cannot fail: a `RawValue` is valid. Were it not, what was read so far would stand.
         let _ = scan::walk(value.text(), 0, &mut builder);
         let root = builder.items.pop();
-        let mut document = Self { nodes: builder.nodes, root: NodeId(0), lossy: builder.lossy };
+        let mut document = Self { nodes: builder.nodes, root: NodeId(0) };
         document.root = root.unwrap_or_else(|| document.scalar(Scalar::Null));
         document
     }
@@ -120,13 +118,15 @@ impl Document {
         let node = match value.into() {
             Scalar::Null => Node::Null,
             Scalar::Bool(value) => Node::Bool(value),
-            Scalar::Number(value) => {
-                self.lossy |= number::loses(value);
-                Node::Number(value)
-            }
+            Scalar::Number(value) => Node::Number(value),
             Scalar::String(text) => Node::String(text),
         };
         self.add(node)
+    }
+
+    /// Adds an array of these items. It is nowhere in the document's value yet.
+    pub fn array(&mut self, items: Vec<NodeId>) -> NodeId {
+        self.add(Node::Array(items))
     }
 
     /// Adds an object with these members. It is nowhere in the document's value yet.
@@ -172,7 +172,7 @@ impl Document {
                 Node::Null => out.push_str("null"),
                 Node::Bool(true) => out.push_str("true"),
                 Node::Bool(false) => out.push_str("false"),
-                Node::Number(value) => number::write(*value, style == Style::Exact, &mut out),
+                Node::Number(value) => number::write(*value, &mut out),
                 Node::String(text) => push_quoted(&mut out, text),
                 Node::Array(items) if items.is_empty() => out.push_str("[]"),
                 Node::Object(members) if members.is_empty() => out.push_str("{}"),
@@ -224,8 +224,6 @@ enum Style {
     Plain,
     /// `JSON.stringify(value, null, 2)`.
     Pretty,
-    /// What `JSON.parse` must be given to get the value.
-    Exact,
 }
 
 impl Style {
@@ -295,7 +293,6 @@ struct Builder {
     keys: Vec<JsonString>,
     /// How many `items` there were when each open container began.
     open: Vec<usize>,
-    lossy: bool,
 }
 
 impl Builder {
@@ -319,9 +316,7 @@ impl<'a> scan::Visitor<'a> for Builder {
     }
 
     fn number(&mut self, source: &'a str) {
-        let value = number::parse(source);
-        self.lossy |= number::loses(value);
-        self.add(Node::Number(value));
+        self.add(Node::Number(number::parse(source)));
     }
 
     fn literal(&mut self, literal: Literal) {
@@ -437,60 +432,37 @@ impl<'d> Value<'d> {
         self.document.print(self.id, Style::Pretty)
     }
 
-    /// What `JSON.parse` must be given to get this very value: as [`Self::stringify`], but with
-    /// `-0` and, for Infinity, `1e999`.
-    pub fn stringify_exact(self) -> String {
-        self.document.print(self.id, Style::Exact).unwrap_or_default()
-    }
-
     fn node(self) -> &'d Node {
         self.document.node(self.id)
     }
 }
 
-/// A value as text, in the two forms in which it is needed.
+/// A value as the text that `JSON.stringify` prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JsonValue {
-    text: Box<str>,
-    /// The exact form, only where it differs.
-    exact: Option<Box<str>>,
-}
+pub struct JsonValue(Box<str>);
 
 impl JsonValue {
     /// `{}`.
     pub fn empty_object() -> Self {
-        Self { text: "{}".into(), exact: None }
+        Self("{}".into())
     }
 
     /// A string.
     pub fn string(text: &JsonStr) -> Self {
         let mut quoted = String::with_capacity(text.as_str().len() + 2);
         push_quoted(&mut quoted, text);
-        Self { text: quoted.into(), exact: None }
+        Self(quoted.into())
     }
 
-    /// What `JSON.stringify` prints.
+    /// The text.
     pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// What `JSON.parse` must be given to get the very same value.
-    pub fn exact(&self) -> &str {
-        self.exact.as_deref().unwrap_or(&self.text)
-    }
-
-    /// Whether the two differ.
-    pub fn has_exact_form(&self) -> bool {
-        self.exact.is_some()
+        &self.0
     }
 }
 
 impl From<Value<'_>> for JsonValue {
     fn from(value: Value<'_>) -> Self {
-        let text = value.stringify();
-        let exact = value.document.lossy.then(|| value.stringify_exact());
-        let exact = exact.filter(|exact| *exact != text).map(Into::into);
-        Self { text: text.into(), exact }
+        Self(value.stringify().into())
     }
 }
 
@@ -536,18 +508,11 @@ mod tests {
         let value = document.root();
         assert_eq!(value.stringify(), r#"[1,0,null,"é/\ud800",{},[],{"a":[null,true,false]}]"#);
         assert_eq!(
-            value.stringify_exact(),
-            r#"[1,-0,1e999,"é/\ud800",{},[],{"a":[null,true,false]}]"#
-        );
-        assert_eq!(
             value.stringify_pretty().unwrap(),
             "[\n  1,\n  0,\n  null,\n  \"é/\\ud800\",\n  {},\n  [],\n  {\n    \"a\": [\n      null,\n      \
              true,\n      false\n    ]\n  }\n]"
         );
-        let text = JsonValue::from(value);
-        assert_eq!((text.text(), text.exact()), (&*value.stringify(), &*value.stringify_exact()));
-        let even = JsonValue::from(Document::parse("[0]").unwrap().root());
-        assert_eq!((even.text(), even.exact(), &even.exact), ("[0]", "[0]", &None));
+        assert_eq!(JsonValue::from(value).text(), value.stringify());
     }
 
     #[test]
@@ -594,9 +559,7 @@ mod tests {
             (&*JsonStr::escape("1"), members[0]),
             (&*JsonStr::escape("i"), infinity),
         ]);
-        let value = JsonValue::from(document.get(object));
-        assert_eq!(value.text(), r#"{"1":[1],"z":"x","i":null}"#);
-        assert_eq!(value.exact(), r#"{"1":[1],"z":"x","i":1e999}"#);
+        assert_eq!(document.get(object).stringify(), r#"{"1":[1],"z":"x","i":null}"#);
     }
 
     #[test]

@@ -363,7 +363,7 @@ fn white_end(bytes: &[u8], mut at: usize) -> usize {
 fn string_end(bytes: &[u8], mut at: usize) -> Result<(usize, bool), Invalid> {
     let mut escaped = false;
     loop {
-        at = plain_end(bytes, at);
+        at = string::plain_end(bytes, at);
         match bytes.get(at) {
             Some(b'"') => return Ok((at + 1, escaped)),
             Some(b'\\') => {
@@ -382,30 +382,6 @@ fn string_end(bytes: &[u8], mut at: usize) -> Result<(usize, bool), Invalid> {
             _ => return Err(Invalid),
         }
     }
-}
-
-/// The first place from `at` on of a quote, a backslash or a control character, or the end.
-pub(super) fn plain_end(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    // Sets the high bit of every zero byte, and perhaps of bytes behind the first zero one: the
-    // lowest set bit is exact, and it is the only one read.
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let word = u64::from_le_bytes(*block);
-        let quote = zero(word ^ (ONES * u64::from(b'"')));
-        let backslash = zero(word ^ (ONES * u64::from(b'\\')));
-        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        let found = quote | backslash | control;
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    while bytes.get(at).is_some_and(|&byte| !matches!(byte, b'"' | b'\\' | 0..0x20)) {
-        at += 1;
-    }
-    at
 }
 
 fn number_end(bytes: &[u8], mut at: usize) -> Result<usize, Invalid> {
@@ -527,20 +503,6 @@ mod tests {
             assert!(!accepts(text), "{text}");
             assert!(Document::parse(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn the_end_of_plain_text_is_found_at_every_offset() {
-        for stop in ['"', '\\', '\0', '\u{1f}'] {
-            for before in 0..40 {
-                for after in 0..10 {
-                    let text =
-                        format!("{}{stop}{}", "ÿ~".repeat(before), "\" \u{80}".repeat(after));
-                    assert_eq!(plain_end(text.as_bytes(), 0), before * 3, "{text:?}");
-                }
-            }
-        }
-        assert_eq!(plain_end("😀\u{80}\u{7f} !#[]".as_bytes(), 0), 12);
     }
 
     #[test]

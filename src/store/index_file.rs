@@ -4,19 +4,20 @@
 //! is absent, broken or no array is never made up or overwritten.
 
 use super::{
-    Trouble,
     atomic::{self, Draft},
     layout::read_exactly,
-    lock::{Identity, Locked, create_folder, open_to_read, until_unchanged},
+    lock::{Identity, Locked, create_folder, open_to_read},
+    retry::{Trouble, until_unchanged},
 };
 use crate::{
     error::{Error, Result},
-    json::{Document, JsonStr, NodeId, Scalar, Value},
+    json::{Document, JsonStr, NodeId, Value},
     session_id::SessionId,
 };
 use std::{
     fs::File,
     io::{self, Write},
+    iter,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread,
@@ -81,36 +82,37 @@ impl IndexFile {
         file_path: Option<&str>,
         now_ms: u64,
     ) -> Result<String> {
-        let mut entry = format!(
-            r#"{{"id":"{}","title":"{}","createdAt":{now_ms},"updatedAt":{now_ms},"messageCount":0"#,
-            JsonStr::escape(session.as_str()).as_str(),
-            JsonStr::escape(title).as_str(),
-        );
-        if let Some(path) = file_path {
-            entry += &format!(r#","filePath":"{}""#, JsonStr::escape(path).as_str());
-        }
-        entry.push('}');
         self.create_absent()?;
         self.edit(true, |document| {
-            let document = document.ok_or_else(no_array)?;
+            let mut document = document.ok_or_else(no_array)?;
             if let Some(entry) = find(document.root(), session) {
                 return Ok(Edit::Leave(document.get(entry).stringify()));
             }
-            let others = document.root().items().map(Value::stringify);
-            let text = pretty(std::iter::once(entry.clone()).chain(others))?;
-            Ok(Edit::Write(text, entry.clone()))
+            let entry = document.object([]);
+            document.set(entry, "id", session.as_str());
+            document.set(entry, "title", title);
+            document.set(entry, "createdAt", now_ms as f64);
+            document.set(entry, "updatedAt", now_ms as f64);
+            document.set(entry, "messageCount", 0.0);
+            if let Some(path) = file_path {
+                document.set(entry, "filePath", path);
+            }
+            let others = document.root().items().map(Value::id);
+            let all = iter::once(entry).chain(others).collect();
+            Ok(Edit::Write(pretty(&mut document, all)?, document.get(entry).stringify()))
         })
     }
 
     /// Removes the session's entry; says whether there was one.
     pub fn delete(&self, session: &SessionId) -> Result<bool> {
         self.edit(true, |document| {
-            let Some(document) = document else { return Ok(Edit::Leave(false)) };
+            let Some(mut document) = document else { return Ok(Edit::Leave(false)) };
             if find(document.root(), session).is_none() {
                 return Ok(Edit::Leave(false));
             }
             let others = document.root().items().filter(|entry| !is_entry(*entry, session));
-            Ok(Edit::Write(pretty(others.map(Value::stringify))?, true))
+            let others = others.map(Value::id).collect();
+            Ok(Edit::Write(pretty(&mut document, others)?, true))
         })
     }
 
@@ -234,37 +236,17 @@ fn find(index: Value<'_>, session: &SessionId) -> Option<NodeId> {
 fn change(document: &mut Document, entry: NodeId, touch: &Touch<'_>) {
     document.set(entry, "updatedAt", touch.now_ms as f64);
     if touch.added > 0 {
-        let count = sum(document.get(entry).get("messageCount"), touch.added);
-        document.set(entry, "messageCount", count);
+        let count = document.get(entry).get("messageCount").and_then(Value::as_f64);
+        document.set(entry, "messageCount", count.unwrap_or(0.0) + touch.added as f64);
     }
     if let Some(title) = touch.title.filter(|title| !title.is_empty()) {
         document.set(entry, "title", title);
     }
 }
 
-/// JavaScript's `(count || 0) + added`.
-fn sum(count: Option<Value<'_>>, added: usize) -> Scalar {
-    let count = count.filter(|count| count.is_truthy());
-    match count {
-        None => Scalar::Number(added as f64),
-        Some(count) => match (count.as_f64(), count.as_str()) {
-            (Some(number), _) => Scalar::Number(number + added as f64),
-            // Appended in JSON's form, in which digits stand for themselves.
-            (_, Some(text)) => {
-                let mut text = text.to_owned();
-                text.push(&JsonStr::escape(&added.to_string()));
-                Scalar::String(text)
-            }
-            // An array joins its items in JavaScript; no index has one there.
-            _ if count.is_object() => Scalar::from(&*format!("[object Object]{added}")),
-            _ => Scalar::Number(1.0 + added as f64),
-        },
-    }
-}
-
-/// `JSON.stringify([…], null, 2)` of items given as JSON.
-fn pretty(items: impl Iterator<Item = String>) -> io::Result<String> {
-    let text = format!("[{}]", items.collect::<Vec<_>>().join(","));
-    let document = Document::parse(&text).map_err(io::Error::other)?;
-    document.root().stringify_pretty().ok_or_else(|| io::Error::other("it is nested too deeply"))
+/// `JSON.stringify([…], null, 2)` of these entries.
+fn pretty(document: &mut Document, entries: Vec<NodeId>) -> io::Result<String> {
+    let index = document.array(entries);
+    let text = document.get(index).stringify_pretty();
+    text.ok_or_else(|| io::Error::other("it is nested too deeply"))
 }

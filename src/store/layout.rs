@@ -4,15 +4,29 @@
 //! A hash only proposes a line; whoever uses one reads it first. History itself is never kept.
 
 use super::{
-    Trouble,
     line::{self, Facts, HEAD, MARK},
+    lock::Identity,
+    retry::Trouble,
 };
 use crate::json::JsonStr;
 use memchr::memchr;
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Bytes read at once. Large enough to be fast, small enough to stay in the processor's cache.
 const BLOCK: usize = 1 << 18;
+
+/// A file that ends in mid-line and changed less than this ago is probably still being written.
+const FRESH: Duration = Duration::from_millis(20);
+/// How long to wait for such a file. It may be on the JavaScript thread.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// The hash of a line without a string id. No id has it.
 pub(super) const NO_ID: u64 = 0;
@@ -81,7 +95,7 @@ const VERIFIED: u64 = 1 << 63;
 
 impl Layout {
     /// Reads the first `size` bytes of `file`, which must be all of it.
-    pub fn scan(file: &File, size: u64) -> Result<Self, Trouble> {
+    fn scan(file: &File, size: u64) -> Result<Self, Trouble> {
         let mut scan = Scan { file, layout: Self::default(), partial: Partial::default() };
         let mut block = vec![0; usize::try_from(size).unwrap_or(BLOCK).clamp(1, BLOCK)];
         let mut offset = 0;
@@ -157,6 +171,43 @@ impl Layout {
         self.hashes.push(hash);
         self.starts.push(start);
         self.lens.push(len & !VERIFIED);
+    }
+}
+
+/// The layout of the file as long as it has this identity.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub identity: Identity,
+    /// Shared with a commit under way.
+    pub layout: Arc<Layout>,
+}
+
+impl Known {
+    /// Reads the file, once nobody seems to be writing it.
+    pub fn read(file: &File, had_lines: bool) -> Result<Self, Trouble> {
+        let identity = settled(file, had_lines)?;
+        let layout = Layout::scan(file, identity.size)?;
+        if Identity::of(file)? != identity {
+            return Err(Trouble::Changed);
+        }
+        Ok(Self { identity, layout: Arc::new(layout) })
+    }
+}
+
+/// Waits while the file looks as if someone were in the midst of writing it: emptied, though it had
+/// lines, or ending in mid-line.
+fn settled(file: &File, had_lines: bool) -> Result<Identity, Trouble> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let identity = Identity::of(file)?;
+        let mid_write = match identity.size {
+            0 => had_lines,
+            size => byte_at(file, size - 1)? != Some(b'\n'),
+        };
+        if !mid_write || !identity.modified_within(FRESH) || Instant::now() > deadline {
+            return Ok(identity);
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -264,4 +315,11 @@ pub(super) fn read_exactly(file: &File, start: u64, len: u64) -> Result<Vec<u8>,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Trouble::Changed),
         Err(error) => Err(error.into()),
     }
+}
+
+/// `None` at the file's end.
+pub(super) fn byte_at(file: &File, at: u64) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    let count = file.read_at(&mut byte, at)?;
+    Ok((count == 1).then_some(byte[0]))
 }

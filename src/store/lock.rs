@@ -4,7 +4,7 @@
 //! so the store has no lock files to go stale. The app's own routes take no locks at all: against
 //! those there is only [`Identity`], compared before and after.
 
-use super::Trouble;
+use super::retry::changing;
 use crate::error::Error;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use std::{
@@ -213,26 +213,4 @@ fn lock_until(file: &File, deadline: Instant) -> io::Result<()> {
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(2));
     }
-}
-
-/// The cause given when others change a file faster than it can be read.
-pub(super) fn changing() -> io::Error {
-    io::Error::other("others keep changing it")
-}
-
-/// Runs `attempt` until the file holds still for it.
-pub(super) fn until_unchanged<T>(
-    action: &'static str,
-    path: &Path,
-    mut attempt: impl FnMut(usize) -> Result<T, Trouble>,
-) -> Result<T, Error> {
-    for count in 0..20 {
-        match attempt(count) {
-            Ok(done) => return Ok(done),
-            Err(Trouble::Failed(error)) => return Err(error),
-            Err(Trouble::System(cause)) => return Err(Error::store(action, path, cause)),
-            Err(Trouble::Changed) => thread::sleep(Duration::from_millis(count as u64)),
-        }
-    }
-    Err(Error::store(action, path, changing()))
 }

@@ -8,8 +8,9 @@
 //!
 //! The way of a write: `session_file` opens and locks the file (`lock`), knows its lines
 //! (`layout`, `line`), plans the next version (`plan`), writes it beside (`atomic`) and looks after
-//! the version it replaced (`replaced`). Then, with the session's lock given back, its entry in
-//! `index_file` is updated under the index's own.
+//! the version it replaced (`replaced`); when another program changed the file meanwhile, it starts
+//! over (`retry`). Then, with the session's lock given back, its entry in `index_file` is updated
+//! under the index's own.
 
 mod atomic;
 mod index_file;
@@ -20,6 +21,7 @@ mod live;
 mod lock;
 mod plan;
 mod replaced;
+mod retry;
 mod session_file;
 
 #[cfg(test)]
@@ -27,12 +29,7 @@ mod tests;
 
 pub use ledger::Ledger;
 
-use crate::{
-    error::{Error, Result},
-    json::Cursor,
-    runtime::runtime,
-    session_id::SessionId,
-};
+use crate::{error::Result, json::Cursor, runtime::runtime, session_id::SessionId};
 use index_file::{IndexFile, Touch};
 use layout::hash_of;
 use live::Live;
@@ -57,45 +54,6 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Sessions whose files are remembered, and lines in all of them (24 bytes each).
 const MAX_SESSIONS: usize = 512;
 const MAX_LINES: usize = 2_000_000;
-
-/// Why an attempt did not work out.
-#[derive(Debug)]
-enum Trouble {
-    /// The file is not what it was a moment ago: look again.
-    Changed,
-    /// The system refused, on the file that the attempt is about.
-    System(io::Error),
-    Failed(Error),
-}
-
-impl Trouble {
-    /// Whether the file may only be read.
-    fn is_for_writers(&self) -> bool {
-        let cause = match self {
-            Self::Changed => return false,
-            Self::System(cause) => Some(cause),
-            Self::Failed(error) => error.io(),
-        };
-        cause.is_some_and(|cause| {
-            matches!(
-                cause.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-            )
-        })
-    }
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
-    }
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
 
 /// The process ends: removes what its stores keep on the disk for their own use.
 pub fn close_all() {

@@ -6,11 +6,11 @@
 //! history, and what this process wrote meanwhile is put into it.
 
 use super::{
-    Trouble,
-    layout::{Layout, NO_ID, read_exactly},
-    lock::{Identity, Locked},
+    atomic::Draft,
+    layout::{Known, Layout, NO_ID, read_exactly},
+    lock::Identity,
     plan::{Change, Plan},
-    session_file::{SessionFile, State},
+    retry::Trouble,
 };
 use std::{
     fs::File,
@@ -49,16 +49,12 @@ pub(super) struct Replaced {
 }
 
 impl Replaced {
-    /// `copied` is the file's identity when it was copied.
-    pub fn new(
-        file: Arc<File>,
-        copied: Identity,
-        layout: Arc<Layout>,
-        written: &[u64],
-    ) -> io::Result<Self> {
+    /// `copied` is the file as it was when it was copied.
+    pub fn new(file: Arc<File>, copied: Known, written: &[u64]) -> io::Result<Self> {
+        let Known { identity, layout } = copied;
         let now = Identity::of(&file)?;
         // Losing its name changes only the time that `same_content` leaves out.
-        let identity = if now.same_content(&copied) { now } else { copied };
+        let identity = if now.same_content(&identity) { now } else { identity };
         OPEN.fetch_add(1, Ordering::Relaxed);
         Ok(Self { file, identity, since: Instant::now(), layout, written: written.to_vec() })
     }
@@ -88,6 +84,64 @@ impl Replaced {
         self.since.elapsed() > WATCHED
     }
 
+    /// The file as another program has rewritten it; `None` when none has (yet).
+    pub fn newer(&self) -> Result<Option<Known>, Trouble> {
+        if Identity::of(&self.file)? == self.identity {
+            return Ok(None);
+        }
+        let newer = Known::read(&self.file, true)?;
+        // Emptied and then left so is what a program does that dies in between.
+        Ok(Some(newer).filter(|newer| newer.layout.len() > 0))
+    }
+
+    /// Writes the next version: the lines of `newer`, which is this file as it is now, with those
+    /// messages of `current` that it lacks. `lines` are those of `current`. Returns the layout and
+    /// the hashes of the messages that were taken over.
+    pub fn merge(
+        &self,
+        newer: &Known,
+        current: &File,
+        lines: &Layout,
+        draft: &mut Draft,
+    ) -> Result<(Layout, Vec<u64>), Trouble> {
+        let mut hashes = Vec::new();
+        let mut carried = Vec::new();
+        let mut changes = Vec::new();
+        let mut appended = Vec::new();
+        for (line, &hash) in lines.hashes().iter().enumerate() {
+            if !self.lacks(hash) || hashes.contains(&hash) {
+                continue;
+            }
+            let message = carried.len();
+            carried.push(lines.line(line));
+            hashes.push(hash);
+            let places = newer.layout.candidates(hash);
+            if places.is_empty() {
+                appended.push(message);
+            }
+            changes.extend(places.into_iter().map(|place| (place, Change::Replace(message))));
+        }
+        changes.sort_by_key(|(place, _)| *place);
+        let plan = Plan::new(&newer.layout, newer.identity.size, changes, appended);
+        let mut write = |message: usize, out: &mut dyn Write| {
+            let line = carried[message];
+            let bytes = read_exactly(current, line.start, line.len);
+            out.write_all(&bytes.map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?)
+        };
+        let next = match plan.carry_out(&self.file, &newer.layout, &hashes, draft, &mut write) {
+            Ok(next) => next,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Trouble::Changed);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        draft.finish(false)?;
+        if Identity::of(&self.file)? != newer.identity {
+            return Err(Trouble::Changed);
+        }
+        Ok((next, hashes))
+    }
+
     /// Whether a line of the current file was not yet in this one, or was written by us since.
     fn lacks(&self, hash: u64) -> bool {
         hash != NO_ID && (self.written.contains(&hash) || !self.layout.hashes().contains(&hash))
@@ -97,87 +151,5 @@ impl Replaced {
 impl Drop for Replaced {
     fn drop(&mut self) {
         OPEN.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl SessionFile {
-    /// Takes the history out of replaced files that were written into. `state` knows the current
-    /// file, which is `locked`; both are those of the new version afterwards.
-    pub(super) fn recover(&self, state: &mut State, locked: &mut Locked) -> Result<(), Trouble> {
-        let mut index = 0;
-        while let Some(replaced) = state.replaced.get(index) {
-            let changed = Identity::of(&replaced.file)? != replaced.identity;
-            if changed && self.take_from(state, index, locked)? {
-                state.replaced.remove(index);
-            } else {
-                // Not closed here, however old: that frees its blocks, which takes a while.
-                index += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the next version from a replaced file and the current one. False when there is
-    /// nothing in the replaced file (yet).
-    fn take_from(
-        &self,
-        state: &mut State,
-        index: usize,
-        locked: &mut Locked,
-    ) -> Result<bool, Trouble> {
-        let (Some(replaced), Some(known)) = (state.replaced.get(index), &state.known) else {
-            return Err(Trouble::Changed);
-        };
-        let base = (known.identity, known.layout.clone());
-        let file = replaced.file.clone();
-        let newer = self.settled(&file, true)?;
-        let layout = Layout::scan(&file, newer.size)?;
-        if Identity::of(&file)? != newer {
-            return Err(Trouble::Changed);
-        }
-        // Emptied and then left so is what a program does that dies in between.
-        if layout.len() == 0 {
-            return Ok(false);
-        }
-
-        let mut hashes = Vec::new();
-        let mut carried = Vec::new();
-        let mut changes = Vec::new();
-        let mut appended = Vec::new();
-        for (line, &hash) in base.1.hashes().iter().enumerate() {
-            if !replaced.lacks(hash) || hashes.contains(&hash) {
-                continue;
-            }
-            let message = carried.len();
-            carried.push(base.1.line(line));
-            hashes.push(hash);
-            let places = layout.candidates(hash);
-            if places.is_empty() {
-                appended.push(message);
-            }
-            changes.extend(places.into_iter().map(|place| (place, Change::Replace(message))));
-        }
-        changes.sort_by_key(|(place, _)| *place);
-        let plan = Plan::new(&layout, newer.size, changes, appended);
-        let current = locked.file.clone();
-        let mut draft = self.draft(&current)?;
-        let mut write = |message: usize, out: &mut dyn Write| {
-            let line = carried[message];
-            let bytes = read_exactly(&current, line.start, line.len);
-            out.write_all(&bytes.map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?)
-        };
-        let next = match plan.carry_out(&file, &layout, &hashes, &mut draft, &mut write) {
-            Ok(next) => next,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(Trouble::Changed);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        draft.finish(false)?;
-        if Identity::of(&file)? != newer {
-            return Err(Trouble::Changed);
-        }
-        self.publish(state, locked, base, draft, next, &hashes)?;
-        Ok(true)
     }
 }

@@ -5,14 +5,14 @@
 //! made from. Never writes into what a reader may be looking at, except for appends within a page.
 
 use super::{
-    Trouble,
     atomic::{self, Draft},
-    layout::{Layout, hash_line, hash_of, read_exactly},
+    layout::{Known, Layout, byte_at, hash_line, hash_of, read_exactly},
     line::{self, Facts, MARK},
     live::Live,
-    lock::{Identity, Locked, open_to_read, until_unchanged},
+    lock::{Identity, Locked, open_to_read},
     plan::{Change, Plan, WriteMessage},
     replaced::Replaced,
+    retry::{Trouble, until_unchanged},
 };
 use crate::{
     error::{Error, Result},
@@ -24,21 +24,13 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     iter,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
-    time::{Duration, Instant},
 };
 
 /// Readers see an append grow page by page, as the system copies it in; one that stays inside a
 /// page they see whole or not at all. No supported system has smaller pages.
 const PAGE: u64 = 4096;
-
-/// A file that ends in mid-line and changed less than this ago is probably still being written.
-const FRESH: Duration = Duration::from_millis(20);
-/// How long to wait for such a file. It may be on the JavaScript thread.
-const SETTLE: Duration = Duration::from_millis(50);
 
 /// Attempts without the locks, before one that holds them all the time and so gets its turn.
 const OPTIMISTIC: usize = 3;
@@ -52,16 +44,9 @@ pub(super) struct SessionFile {
 }
 
 #[derive(Default)]
-pub(super) struct State {
-    pub known: Option<Known>,
-    pub replaced: Vec<Replaced>,
-}
-
-/// The layout of the file as long as it has this identity.
-pub(super) struct Known {
-    pub identity: Identity,
-    /// Shared with a commit under way.
-    pub layout: Arc<Layout>,
+struct State {
+    known: Option<Known>,
+    replaced: Vec<Replaced>,
 }
 
 /// Messages to put into the file.
@@ -234,30 +219,32 @@ impl SessionFile {
             return Ok(());
         }
         let had_lines = known.is_some_and(|known| known.layout.len() > 0);
-        let identity = self.settled(file, had_lines)?;
-        let layout = Layout::scan(file, identity.size)?;
-        if Identity::of(file)? != identity {
-            return Err(Trouble::Changed);
-        }
-        state.known = Some(Known { identity, layout: Arc::new(layout) });
+        state.known = Some(Known::read(file, had_lines)?);
         Ok(())
     }
 
-    /// Waits while the file looks as if someone were in the midst of writing it: emptied, though
-    /// it had lines, or ending in mid-line.
-    pub(super) fn settled(&self, file: &File, had_lines: bool) -> Result<Identity, Trouble> {
-        let deadline = Instant::now() + SETTLE;
-        loop {
-            let identity = Identity::of(file)?;
-            let mid_write = match identity.size {
-                0 => had_lines,
-                size => byte_at(file, size - 1)? != Some(b'\n'),
+    /// Takes the history out of replaced files that were written into. `state` knows the current
+    /// file, which is `locked`; both are those of the new version afterwards.
+    fn recover(&self, state: &mut State, locked: &mut Locked) -> Result<(), Trouble> {
+        let mut index = 0;
+        while let Some(replaced) = state.replaced.get(index) {
+            let Some(newer) = replaced.newer()? else {
+                // Not closed here, however old: that frees its blocks, which takes a while.
+                index += 1;
+                continue;
             };
-            if !mid_write || !identity.modified_within(FRESH) || Instant::now() > deadline {
-                return Ok(identity);
+            let Some(base) = state.known.clone() else { return Err(Trouble::Changed) };
+            let mut draft = self.draft(&locked.file)?;
+            let (next, hashes) = replaced.merge(&newer, &locked.file, &base.layout, &mut draft)?;
+            // Taken out first: publishing adds one, and for that may close the oldest.
+            let replaced = state.replaced.remove(index);
+            let published = self.publish(state, locked, base, draft, next, &hashes);
+            if published.is_err() {
+                state.replaced.insert(index, replaced);
             }
-            thread::sleep(Duration::from_millis(1));
+            published?;
         }
+        Ok(())
     }
 
     /// The lines that are the message `id`, each read and parsed once.
@@ -392,14 +379,13 @@ impl SessionFile {
         if put.only_new && plan.added() == 0 {
             return Ok(0);
         }
-        let Some(known) = &state.known else { return Err(Trouble::Changed) };
-        let (identity, layout) = (known.identity, known.layout.clone());
+        let Some(base) = state.known.clone() else { return Err(Trouble::Changed) };
         let old = locked.file.clone();
         let held = (attempt >= OPTIMISTIC).then_some((state, locked));
 
         let hashes: Vec<u64> = put.ids.iter().map(|id| hash_of(id)).collect();
         let mut draft = self.draft(&old)?;
-        let next = match plan.carry_out(&old, &layout, &hashes, &mut draft, put.write) {
+        let next = match plan.carry_out(&old, &base.layout, &hashes, &mut draft, put.write) {
             Ok(next) => next,
             // The file is not as it was known to be.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -421,7 +407,7 @@ impl SessionFile {
                 (state, locked)
             }
         };
-        self.publish(&mut state, &mut locked, (identity, layout), draft, next, &hashes)?;
+        self.publish(&mut state, &mut locked, base, draft, next, &hashes)?;
         drop((locked, state));
         if put.durable {
             atomic::sync_folder(&self.folder).map_err(|error| self.failed("sync", error))?;
@@ -470,7 +456,7 @@ impl SessionFile {
         Ok(Plan::new(&known.layout, known.identity.size, changes, appended))
     }
 
-    pub(super) fn draft(&self, like: &File) -> Result<Draft, Trouble> {
+    fn draft(&self, like: &File) -> Result<Draft, Trouble> {
         let fail = |error| self.failed("make a new version of", error);
         let draft = Draft::new(&self.folder, self.id.as_str()).map_err(fail)?;
         draft.take_after(&like.metadata().map_err(fail)?).map_err(fail)?;
@@ -478,42 +464,34 @@ impl SessionFile {
     }
 
     /// Puts `draft` in the place of `locked`, if that is still the file of `base`.
-    pub(super) fn publish(
+    fn publish(
         &self,
         state: &mut State,
         locked: &mut Locked,
-        base: (Identity, Arc<Layout>),
+        base: Known,
         draft: Draft,
         next: Layout,
         written: &[u64],
     ) -> Result<(), Trouble> {
-        let (identity, layout) = base;
         let current = locked.is_current(&self.path)?;
-        if !current || Identity::of(&locked.file)? != identity {
+        if !current || Identity::of(&locked.file)? != base.identity {
             return Err(Trouble::Changed);
         }
         let size = draft.written();
         let file = draft.publish(&self.path).map_err(|error| self.failed("replace", error))?;
         let new = Identity::of(&file)?;
-        let layout_now = Known { identity: new, layout: Arc::new(next) };
-        state.known = (new.size == size).then_some(layout_now);
+        let known = Known { identity: new, layout: Arc::new(next) };
+        state.known = (new.size == size).then_some(known);
         for replaced in &mut state.replaced {
             replaced.note_written(written);
         }
-        let replaced = Replaced::new(locked.file.clone(), identity, layout, written)?;
+        let replaced = Replaced::new(locked.file.clone(), base, written)?;
         Replaced::keep(&mut state.replaced, replaced);
         *locked = Locked::adopt(file);
         Ok(())
     }
 
-    pub(super) fn failed(&self, action: &'static str, cause: io::Error) -> Trouble {
+    fn failed(&self, action: &'static str, cause: io::Error) -> Trouble {
         Trouble::Failed(Error::store(action, &self.path, cause))
     }
-}
-
-/// `None` at the file's end.
-fn byte_at(file: &File, at: u64) -> io::Result<Option<u8>> {
-    let mut byte = [0];
-    let count = file.read_at(&mut byte, at)?;
-    Ok((count == 1).then_some(byte[0]))
 }

@@ -509,6 +509,28 @@ mod other_writers {
     }
 
     #[test]
+    fn a_replaced_file_is_taken_from_once_also_when_no_more_can_be_watched() {
+        for place in 0..4 {
+            let fixture = Fixture::with(lines(&["1", "2"]));
+            let mut opened = Vec::new();
+            for version in 0..4 {
+                let file = OpenOptions::new().write(true).open(fixture.path()).unwrap();
+                opened.push((file, fixture.text() + &lines(&["theirs"])));
+                fixture.put("answer", &version.to_string());
+            }
+            let (file, theirs) = &mut opened[place];
+            file.set_len(0).unwrap();
+            file.write_all(theirs.as_bytes()).unwrap();
+            assert!(fixture.has("theirs"));
+            // What others now change in the version that was made of both must not be undone.
+            let edited = fixture.text().replace(&message("2", ""), &message("2", "edited"));
+            fixture.write(&edited);
+            assert!(fixture.has("1"));
+            assert_eq!(fixture.text(), edited, "{place}");
+        }
+    }
+
+    #[test]
     fn a_change_during_the_copy_is_not_overwritten() {
         let fixture = Fixture::with(lines(&["1"]));
         let mut calls = 0;
@@ -835,16 +857,16 @@ mod sessions {
     }
 
     #[test]
-    fn message_counts_add_up_as_in_javascript() {
+    fn message_counts_add_up_as_in_javascript_and_what_is_no_number_counts_as_none() {
         for (before, after) in [
-            ("\"5\"", "\"51\""),
-            ("\"\"", "1"),
-            ("null", "1"),
+            ("0", "1"),
             ("1.5", "2.5"),
             ("1e999", "null"),
             ("9007199254740992", "9007199254740992"),
-            ("true", "2"),
-            ("{}", "\"[object Object]1\""),
+            ("null", "1"),
+            ("\"5\"", "1"),
+            ("true", "1"),
+            ("{}", "1"),
         ] {
             let fixture = Fixture::new();
             fs::write(fixture.index(), format!("[{{\"id\":\"s\",\"messageCount\":{before}}}]"))
