@@ -258,10 +258,10 @@ class RunView {
   }
 
   abort() {
-    const { abortController } = this.activeRun;
-    // The controller stops the run the first time that it is aborted.
-    if (abortController.signal.aborted) this.#handle.abort();
-    else abortController.abort();
+    // First: an agent that is not executed by now never is.
+    this.#handle.abort();
+    // Which stops the run once more, and that is nothing.
+    this.activeRun.abortController.abort();
   }
 
   /** Replays what this realm has been told so far, then adds the callback to the subscribers. */

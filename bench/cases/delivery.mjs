@@ -70,6 +70,32 @@ export const memory = {
   },
 };
 
+/** What ended runs leave, when nobody collects the garbage. */
+export const freed = {
+  id: 'freed',
+  title: 'memory after 60 runs of 10 MB',
+  figures: [
+    {
+      key: 'left',
+      label: '60 runs of 10 MB, 5 s after their grace period, garbage not collected: memory more than before',
+      unit: 'MB',
+      bar: { atMost: 60 },
+    },
+  ],
+  async measure({ api, start, finish, sleep }) {
+    api.configure({ cleanupGraceMs: 300 });
+    start('warm', 'flood', 1_000, 1_000);
+    await finish('warm');
+    const before = process.memoryUsage.rss();
+    for (let number = 0; number < 60; number++) {
+      start(`s-${number}`, 'flood', 10_000, 1_000);
+      await finish(`s-${number}`);
+    }
+    await sleep(5_300);
+    return { left: Math.max(0, process.memoryUsage.rss() - before) / 1e6 };
+  },
+};
+
 /** How soon the reader sees something. */
 export const first = {
   id: 'first',

@@ -2,9 +2,9 @@
 // key, label, unit, the bar for the addon) and `measure`, which runs in a fresh process for each
 // implementation and returns the figures. A bar is `ratio` (of the addon's figure to the module's:
 // `atMost` or `atLeast`) or `atMost` in the figure's own unit.
-import { fanout, first, flood, floodStall, memory } from './delivery.mjs';
+import { fanout, first, flood, floodStall, freed, memory } from './delivery.mjs';
 import { readers, replay, replayBytes } from './replay.mjs';
-import { idle, quiet, startup } from './start.mjs';
+import { idle, quiet, startup, stop } from './start.mjs';
 import { flush, longHistories, longHistoriesCpu, manyHistories, userMessage } from './store.mjs';
 import { answers, histories, runs } from './scaling.mjs';
 
@@ -17,7 +17,9 @@ export const cases = [
   longHistoriesCpu,
   userMessage,
   startup,
+  stop,
   memory,
+  freed,
   replay,
   replayBytes,
   readers,

@@ -24,6 +24,43 @@ export const startup = {
   },
 };
 
+/** Stopping: in the tick of the start, and in the middle. */
+export const stop = {
+  id: 'stop',
+  title: 'stopping',
+  figures: [
+    { key: 'printed', label: '200 runs aborted in the tick of their start: agents that printed something', unit: '', bar: { ratio: { atMost: 1 } } },
+    { key: 'stopped', label: '`abortRun` of an agent that waits: time to the end of the run', unit: 'ms', digits: 1 },
+  ],
+  async measure({ api, start, finish }) {
+    let printed = 0;
+    for (let number = 0; number < 200; number++) {
+      const name = `tick-${number}`;
+      start(name, 'wait');
+      api.abortRun(name);
+      let isPrinted = false;
+      await finish(name, ({ type, delta }) => {
+        // What the run itself says of it is no word of the agent.
+        if (type === 'text-delta' && !delta.startsWith('[error]')) isPrinted = true;
+      });
+      if (isPrinted) printed += 1;
+    }
+    const times = [];
+    for (let number = 0; number < 41; number++) {
+      const name = `middle-${number}`;
+      let begin;
+      start(name, 'wait');
+      await finish(name, ({ type }) => {
+        if (type !== 'text-delta' || begin !== undefined) return;
+        begin = performance.now();
+        api.abortRun(name);
+      });
+      times.push(performance.now() - begin);
+    }
+    return { printed, stopped: times.sort((a, b) => a - b)[20] };
+  },
+};
+
 /** What the measuring itself, and the machine, do to a stall. */
 export const quiet = {
   id: 'quiet',

@@ -1,5 +1,5 @@
 //! OpenClaw's lines (`openclaw agent --stream-json`): the agent of the TypeScript module, whose
-//! behaviour this is to the byte. `docs/formats.md` has the lines.
+//! behaviour this is to the byte. The README lists the lines.
 
 mod line;
 mod tool_result;

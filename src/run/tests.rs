@@ -126,8 +126,9 @@ const RESULT: &str = "{\"event\":\"agent\",\"stream\":\"tool\",\"data\":{\"phase
 async fn an_input_that_ends_well_completes_the_run() {
     let mut stage = stage(|_| {});
     let (script, _) = stage.play(true);
-    script.print(text("a")[..20].as_bytes());
-    script.print(&text("a").as_bytes()[20..]);
+    let line = text("a");
+    script.print(&line.as_bytes()[..20]);
+    script.print(&line.as_bytes()[20..]);
     script.print(text("b"));
     script.end(Exit::Code(0), "a warning: no error");
     let end = stage.end().await;

@@ -83,6 +83,14 @@ impl Family {
         }
     }
 
+    /// Asks a leader without children to end: nobody can be lost by that, so it need not wait until
+    /// the descendants are looked up.
+    pub fn ask_childless_leader(&self) {
+        if !self.leader.is_reaped() && table::has_no_children(self.leader.pid()) {
+            self.ask_leader();
+        }
+    }
+
     /// Stops all of them: politely now, by force at the time that `kill_at` says, which may change.
     /// Returns when nobody is left, or those that are left cannot be ended.
     pub async fn stop(self: Arc<Self>, mut kill_at: watch::Receiver<Instant>) {
@@ -135,10 +143,6 @@ impl Family {
     /// Looks the descendants up and signals them and the leader with its group. Returns how many
     /// descendants were found alive.
     async fn signal_all(&self, signal: Signal) -> usize {
-        if signal == Signal::TERM && table::has_no_children(self.leader.pid()) {
-            // Nobody can be lost by its end, so it need not wait for the look.
-            self.ask_leader();
-        }
         let found = self.look().await;
         let is_led = !self.leader.is_reaped();
         match signal {

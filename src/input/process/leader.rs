@@ -13,13 +13,13 @@ use rustix::{
         waitid, waitpid,
     },
 };
-#[cfg(linux)]
-use std::os::fd::OwnedFd;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+#[cfg(linux)]
+use std::{os::fd::OwnedFd, sync::Arc};
 
 /// The process that was started.
 #[derive(Debug)]

@@ -11,6 +11,8 @@ mod relay;
 mod spawn;
 mod stderr;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use family::{Record, hurry, remaining, wait_until_gone};
 pub use orphans::{end_marked, reap_orphans};
@@ -32,6 +34,8 @@ use tokio::{
 /// After SIGKILL, how long the agent's end is waited for. What the system does not end by then, it may
 /// never end, and the run must.
 const AFTER_KILL: Duration = Duration::from_secs(2);
+/// The same when the server ends.
+const HURRIED_AFTER_KILL: Duration = Duration::from_millis(500);
 /// How long the pipes of an agent are still read after its end when the server ends.
 const HURRIED_PIPES: Duration = Duration::from_millis(100);
 /// The most that is read at once.
@@ -58,6 +62,7 @@ pub struct ProcessInput {
     relay: Relay,
     exit: Option<Exit>,
     pipe_grace: Duration,
+    after_kill: Duration,
     /// Set when the agent has ended: the pipes are read no longer than this.
     pipes_until: Option<Instant>,
     /// Set when it was told to stop.
@@ -96,6 +101,7 @@ impl ProcessInput {
             relay: Relay::default(),
             exit: None,
             pipe_grace: limits.pipe_grace,
+            after_kill: AFTER_KILL,
             pipes_until: None,
             kill_at: None,
         })
@@ -127,7 +133,7 @@ impl ProcessInput {
 
     /// When the agent is taken for one that cannot be ended.
     fn give_up_at(&self) -> Option<Instant> {
-        self.kill_at.as_ref().map(|kill_at| *kill_at.borrow() + AFTER_KILL)
+        self.kill_at.as_ref().map(|kill_at| *kill_at.borrow() + self.after_kill)
     }
 }
 
@@ -172,6 +178,7 @@ impl Input for ProcessInput {
             None => {
                 let (sender, receiver) = watch::channel(at);
                 self.kill_at = Some(sender);
+                self.family.ask_childless_leader();
                 tokio::spawn(Arc::clone(&self.family).stop(receiver));
             }
         }
@@ -182,6 +189,7 @@ impl Input for ProcessInput {
     }
 
     fn hurry(&mut self) {
+        self.after_kill = HURRIED_AFTER_KILL;
         self.pipe_grace = self.pipe_grace.min(HURRIED_PIPES);
         self.pipes_until = self.pipes_until.map(|until| until.min(Instant::now() + HURRIED_PIPES));
     }
