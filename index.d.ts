@@ -14,6 +14,7 @@
  *
  * A part's `id` is `<kind>-<ms since 1970>-<number>` with the kind `text`, `reasoning` or `status`; a `status` part is
  * reasoning that says what the agent is busy with, and is not stored. Errors are text parts that begin with `[error] `.
+ * Numbers are as JSON prints them: an agent's `-0` is 0, and its `1e400` is `null`.
  *
  * Each subscriber is handed plain objects; treat them as read-only.
  */
@@ -28,8 +29,46 @@ export type SseEvent = Record<string, unknown> & { type: string };
  */
 export type RunSubscriber = (event: SseEvent | null) => void;
 
-/** `completed`: exit code 0, or ended by a signal (an aborted run, too). `error`: any other end. */
+/**
+ * `completed`: exit code 0, or ended by a signal (an aborted run, too). `error`: any other end, one that nobody knows, and
+ * that of a run that was stopped because it took too long or printed too much. {@link ActiveRun.end} says more.
+ */
 export type RunStatus = "running" | "completed" | "error";
+
+/** Why a run ended. The first reason stays: a run that was aborted is `aborted`, however its agent ended then. */
+export type RunEndReason =
+  /** The agent exited with code 0. */
+  | "completed"
+  /** It exited with another code, or nobody knows how it ended. */
+  | "failed"
+  /** {@link abortRun}, or {@link ActiveRun.abortController}. */
+  | "aborted"
+  /** A signal ended the agent that was not sent to stop it: a crash, a lack of memory, {@link AgentProcess.kill}. */
+  | "killed"
+  /** {@link Settings.maxSilenceMs} or {@link Settings.maxRunMs}. */
+  | "timed-out"
+  /** The server ended. */
+  | "interrupted"
+  /** The agent could not be started. */
+  | "start-failed"
+  /** It printed more than {@link Settings.maxRunBytes}. */
+  | "too-large";
+
+/** How a run ended. Frozen. */
+export interface RunEnd {
+  readonly reason: RunEndReason;
+  /** As {@link ActiveRun.exitCode}. */
+  readonly exitCode: number | null;
+  /** The name of the signal that ended the agent; `null` when none did, or it is not known. */
+  readonly signal: `SIG${string}` | null;
+  /**
+   * The error that the run's stream tells, without `[error] `. Absent when there is none. Of a run that was stopped, only
+   * what was told before its agent ended: that it gave no answer is no error then.
+   */
+  readonly error?: string;
+  /** When, in milliseconds since 1970. */
+  readonly endedAt: number;
+}
 
 /** A tool call as far as it is known. */
 export interface ToolCall {
@@ -63,10 +102,10 @@ export interface AgentProcess {
    */
   readonly pid: number | undefined;
   /**
-   * Sends a signal to the agent's process group: to the agent and to what it has started. Before the agent exists, the
-   * signal waits for it. Unlike {@link abortRun} it does not follow up with SIGKILL.
+   * Sends a signal to the agent and its process group. Before the agent exists, the signal waits for it. Unlike
+   * {@link abortRun} it reaches no process that has left the group, and no SIGKILL follows.
    *
-   * @param signal A signal's name or number. @default "SIGTERM"
+   * @param signal A signal's name or number; 0 sends none. @default "SIGTERM"
    * @returns Whether there is a process to signal, or will be.
    * @throws `INVALID_ARGUMENT` for an unknown signal.
    */
@@ -76,7 +115,11 @@ export interface AgentProcess {
 /**
  * A run, active or ended a short while ago.
  *
- * The object is live: every read shows the run as it is in this tick of the event loop. Within one tick nothing changes.
+ * The object is live: every read shows the run as it is in this tick of the event loop. Within one tick nothing changes,
+ * but for `childProcess.pid` and `lastLineAt`, which are the engine's view.
+ *
+ * The events are freed when {@link Settings.cleanupGraceMs} is over, whoever holds the object. `eventBuffer` and
+ * `accumulated` are empty from then on, unless one of them was read before.
  */
 export interface ActiveRun {
   readonly sessionId: string;
@@ -94,10 +137,23 @@ export interface ActiveRun {
   /** When the run began, in milliseconds since 1970. */
   readonly startedAt: number;
   /**
-   * The agent's exit code. `null` while it runs and when a signal ended it; negative, the system's error number, when
-   * it could not be started (-2 for ENOENT), as in Node's `close` event.
+   * The agent's exit code. `null` while it runs, when a signal ended it, when it was never started, and when nobody knows
+   * how it ended; negative, the system's error number, when it could not be started (-2 for ENOENT), as in Node's `close`
+   * event.
    */
   readonly exitCode: number | null;
+  /** How the run ended. `null` while it runs; set in the same tick as `status`. */
+  readonly end: RunEnd | null;
+  /**
+   * Fulfilled with {@link ActiveRun.end} when the subscribers have been told of the end. Never rejected. Reading it keeps
+   * the process alive until the run has ended.
+   */
+  readonly whenEnded: Promise<RunEnd>;
+  /**
+   * When the agent's last line came, in milliseconds since 1970: any line but a blank one, also one that was skipped.
+   * `null` before the first.
+   */
+  readonly lastLineAt: number | null;
   /** Aborting it does what {@link abortRun} does. */
   readonly abortController: AbortController;
 }
@@ -113,7 +169,10 @@ export interface AgentCommand {
   args?: readonly string[];
   /** Its working directory, relative to that of this process. @default the working directory of this process */
   cwd?: string;
-  /** Variables to add to `process.env` as it is at the call; `undefined` takes one away. @default {} */
+  /**
+   * Variables to add to `process.env` as it is at the call; `undefined` takes one away. `ACTIVE_RUNS_RUN` is set by this
+   * package: it marks the processes of a run. @default {}
+   */
   env?: Readonly<Record<string, string | undefined>>;
 }
 
@@ -132,6 +191,12 @@ export interface StartRunParams {
   agentSessionId?: string;
   /** The agent to start. @default the OpenClaw agent: see the README, "Which agent is started" */
   agent?: AgentCommand;
+  /** {@link Settings.maxSilenceMs} of this run, in milliseconds. @default the setting */
+  maxSilenceMs?: number;
+  /** {@link Settings.maxRunMs} of this run, in milliseconds. @default the setting */
+  maxRunMs?: number;
+  /** {@link Settings.errors} of this run. @default the setting */
+  errors?: Settings["errors"];
 }
 
 /** What {@link subscribeToRun} takes. */
@@ -160,9 +225,12 @@ export interface Settings {
   storeDir: string;
   /** The shortest time between two writes of a growing answer, in milliseconds. @default 2000 */
   persistIntervalMs: number;
-  /** How long an ended run can still be subscribed to, in milliseconds. @default 30000 */
+  /**
+   * How long an ended run can still be subscribed to, in milliseconds. Its events are freed then, as soon as those who
+   * are reading them have them: see `READER_TOO_SLOW` of {@link ErrorCode}. @default 30000
+   */
   cleanupGraceMs: number;
-  /** How long an aborted agent may go on before it gets SIGKILL, in milliseconds. @default 5000 */
+  /** How long an agent that was told to stop may go on before it gets SIGKILL, in milliseconds. @default 5000 */
   killAfterMs: number;
   /**
    * How long the agent's pipes are still read after the agent itself has gone, if a process that it has left behind
@@ -175,6 +243,28 @@ export interface Settings {
   maxRunBytes: number;
   /** How much of the beginning, and again of the end, of stderr is kept for error messages, in bytes. @default 65536 (64 KiB) */
   maxStderrBytes: number;
+  /**
+   * The longest time without a line of the agent, in milliseconds; then it is stopped with an error. Not counted while a
+   * tool call is open, that is from its start to its result. 0: no limit. @default 0
+   */
+  maxSilenceMs: number;
+  /** The longest time that a run may take, in milliseconds; then its agent is stopped with an error. 0: no limit. @default 0 */
+  maxRunMs: number;
+  /**
+   * What becomes of the errors that an agent does not report itself.
+   *
+   * `"module"`: as the TypeScript module has it. A line on stderr that reads like an error is one, also when the agent
+   * answered and exited with 0.
+   *
+   * `"full"`: stderr explains failures only: another exit code than 0, a signal, or no answer. What a stopped run writes
+   * there is no error. An agent that exits with 0 without an answer is explained by the texts of its `result` line, if it
+   * printed one with texts.
+   *
+   * `"auto"`: `"full"` for a run with an `agent`, `"module"` for one without.
+   *
+   * @default "auto"
+   */
+  errors: "auto" | "module" | "full";
 }
 
 /** Something that went wrong and stopped nothing, as {@link onWarning} tells it. */
@@ -188,10 +278,18 @@ export interface Warning {
 
 /** The `code` of a {@link Warning}. */
 export type WarningCode =
-  /** The agent could not be started; the run's stream says so, too. */
+  /** The agent could not be started. The run's stream says so, too. */
   | "START_FAILED"
   /** A line of the agent's output was skipped: {@link Settings.maxLineBytes}. */
   | "LINE_TOO_LONG"
+  /** A line of the agent's output is not JSON and was skipped. Said once a run, with the beginning of the first one. */
+  | "LINE_UNREADABLE"
+  /** The agent's output ended inside a line, which cannot be read. The message has its beginning. */
+  | "OUTPUT_CUT"
+  /** SIGKILL has not ended a process of a stopped agent within 2 s. The message has its process id. */
+  | "PROCESS_LEFT"
+  /** What runs of a server that was killed had left was ended. The message has the process ids. */
+  | "LEFTOVERS_ENDED"
   /** An answer or a user's message is not on the disk. Said once, until writing works again. */
   | "STORE_FAILED"
   /** An answer that could not be written for a day, or for want of memory, is given up. */
@@ -217,7 +315,14 @@ export interface Stats {
     otherSession: number;
     /** Skipped: longer than {@link Settings.maxLineBytes}. */
     tooLong: number;
+    /** When the last line of any run came, in milliseconds since 1970; `null` before the first. */
+    lastAt: number | null;
   };
+  /**
+   * Of the running run that has been silent for longest: when its last line came, or, before its first, when it began, in
+   * milliseconds since 1970. `null` when no run is running. A run whose tool is at work is silent, too.
+   */
+  silentSince: number | null;
   /** Writes of growing and final answers since the process began. */
   flushes: {
     written: number;
@@ -225,27 +330,44 @@ export interface Stats {
     /** The failure that came last, also when later writes succeeded. `at` is in milliseconds since 1970. */
     lastError: { message: string; sessionId: string; at: number } | null;
   };
+  /**
+   * Bytes of the agents' stderr that were dropped because nobody read the server's own: an agent is held up by that for at
+   * most a second.
+   */
+  droppedStderrBytes: number;
   /** The process ids of the agents that have not ended, in ascending order. */
   childPids: number[];
+  /**
+   * The process ids of what is left of agents that were stopped, in ascending order: of the agents themselves and of what
+   * they had started. Ten minutes after SIGKILL a process that is still there is no longer listed.
+   */
+  remainingPids: number[];
 }
 
 /**
- * The `code` of an error thrown by this package's functions. Loading the package throws an error with the code
- * `UNSUPPORTED_PLATFORM` where there is no binary for the platform.
+ * The `code` of an error thrown by this package's functions, or with which a stream of theirs ends. Loading the package
+ * throws an error with the code `UNSUPPORTED_PLATFORM` where there is no binary for the platform.
  */
 export type ErrorCode =
-  /** An argument or setting has the wrong type or a value that is not allowed; the message begins with its name. */
+  /** An argument or setting has the wrong type or a value that is not allowed. The message begins with its name. */
   | "INVALID_ARGUMENT"
   /** The session id cannot be a file name in the store. */
   | "INVALID_SESSION_ID"
   /** The session already has a run that is running. */
   | "RUN_ALREADY_ACTIVE"
-  /** The store could not be read or written; the message has the path and the system's reason. */
+  /** The process is ending: no run is started any more. */
+  | "CLOSING"
+  /** The store could not be read or written. The message has the path and the system's reason. */
   | "STORE_FAILED"
   /** The system refused the threads in which runs live. */
-  | "NO_THREADS";
+  | "NO_THREADS"
+  /**
+   * Of a stream, not thrown: it ends with this error when {@link Settings.cleanupGraceMs} is over, there is more to read,
+   * and no reader of the run's bytes has read for 30 s.
+   */
+  | "READER_TOO_SLOW";
 
-/** What the functions of this package throw: an `Error` that carries an {@link ErrorCode}. */
+/** What the functions of this package throw, and streams end with: an `Error` that carries an {@link ErrorCode}. */
 export interface ActiveRunsError extends Error {
   readonly code: ErrorCode;
 }
@@ -258,7 +380,8 @@ export interface ActiveRunsError extends Error {
  * `[error] Failed to start agent: spawn <command> <code>`, and the run ends with the status `error`.
  *
  * @throws `RUN_ALREADY_ACTIVE` if the session's run is still running.
- * @throws `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ * @throws `CLOSING` if the process is ending.
+ * @throws `INVALID_ARGUMENT`, `INVALID_SESSION_ID`, `NO_THREADS`
  */
 export function startRun(params: StartRunParams): ActiveRun;
 
@@ -279,8 +402,10 @@ export function subscribeToRun(
 ): (() => void) | null;
 
 /**
- * Stops a running agent and all that it has started: SIGTERM to its process group, and SIGKILL after
- * {@link Settings.killAfterMs}. The run ends when they are gone, with what was said until then.
+ * Stops a running agent and all that it has started: one SIGTERM, and SIGKILL to what is left after
+ * {@link Settings.killAfterMs}, also when the run is over by then. Processes that have left the agent's group are found by
+ * their parents and by the variable `ACTIVE_RUNS_RUN` in their environment. The run ends when the agent has ended, with
+ * what it printed until then. An agent that has not been executed yet never is. Stopping twice is stopping once.
  *
  * @returns Whether there was a running run.
  * @throws `INVALID_ARGUMENT`
@@ -341,7 +466,8 @@ export interface RunStreamOptions {
   /**
    * `"module"`: a `data:` line with the event's JSON, as the module's routes send. `"ai-sdk"`: the AI SDK's UI message
    * stream (version 1, `ai` 6): `start` and `finish` around the events, an `id:` line to resume from, `data: [DONE]` at
-   * the end. A tool's result without its call is left out there, and an error that is no string is sent as its JSON.
+   * the end. A tool's result without its call is left out there, and an error that is no string is sent as its JSON. A
+   * tool call without a result when the run ends becomes a `tool-output-error` with the text `interrupted`.
    * @default "module"
    */
   protocol?: "module" | "ai-sdk";
@@ -363,7 +489,8 @@ export interface RunResponseOptions extends RunStreamOptions {
 /**
  * A run as server-sent events, ready to be sent. Each event is encoded once, whoever reads; a chunk has at most 64 KiB.
  * Nothing is read ahead: a reader that stops costs its place and slows nobody, and one that is cancelled is forgotten.
- * The stream closes when the run has ended and all is read.
+ * The stream closes when the run has ended and all is read. Once {@link Settings.cleanupGraceMs} is over, the events are
+ * kept for it only as long as it reads on; else it ends with the error `READER_TOO_SLOW`.
  *
  * @returns The stream, or `null` if there is no such run.
  * @throws `INVALID_ARGUMENT`

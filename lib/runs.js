@@ -28,7 +28,7 @@ function startRun(params) {
     env,
     cwd: process.cwd(),
     defaultStoreDir,
-    errors: params.errors === undefined ? undefined : checkErrors('errors', params.errors),
+    errors: params.errors === undefined || params.errors === null ? undefined : checkErrors('errors', params.errors),
     maxSilenceMs: checkOptionalInteger('maxSilenceMs', params.maxSilenceMs, 0, LONGEST_MS),
     maxRunMs: checkOptionalInteger('maxRunMs', params.maxRunMs, 0, LONGEST_MS),
   };

@@ -8,6 +8,7 @@
 
 use crate::{
     diagnostics::{self, Warning, WarningListener},
+    engine,
     feed::Watcher,
     registry,
 };
@@ -273,7 +274,7 @@ unsafe extern "C" fn environment_ends(context: *mut c_void) {
         bell.close();
     }
     if open_bells().next().is_none() {
-        registry::end_all();
+        engine::end_all();
     }
 }
 

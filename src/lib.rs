@@ -53,10 +53,11 @@
 //! |---|---|
 //! | `api` | every `#[napi]` item: converts what crosses the boundary |
 //! | `dispatch` | the one way into JavaScript: bells |
-//! | [`stats`] | what the engine is doing, in numbers |
-//! | [`registry`] | which run belongs to which session; when the process ends, it starts no more and ends them all |
+//! | [`stats`] | what this package is doing, in numbers |
+//! | [`engine`] | starts runs, and ends all of them: a session's place, its store, its input and its task |
 //! | [`leftovers`] | ends what the runs of a killed server have left |
 //! | [`launch`] | what a caller asks to be started → a command |
+//! | [`registry`] | which run belongs to which session; refuses a second one, and all when the process ends |
 //! | [`sse`] | a place in a run's server-sent events |
 //! | [`run`] | a run's task: its lifecycle, its watchdogs, its answer, and what others may ask of it |
 //! | [`persistence`] | when a run's answer is written |
@@ -88,6 +89,7 @@ pub mod clock;
 pub mod command;
 pub mod diagnostics;
 mod dispatch;
+pub mod engine;
 pub mod error;
 pub mod event_log;
 pub mod feed;

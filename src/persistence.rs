@@ -12,15 +12,16 @@ use crate::{
     session_id::SessionId,
     store::{LiveMessage, Store},
 };
+use once_cell::sync::Lazy;
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::{JoinError, JoinHandle, spawn_blocking},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 /// A flush that takes long makes the next one wait this many times as long, so that writing never
@@ -37,7 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
 
 /// Bytes that all messages may have together that wait for a better time.
-static UNSAVED: Semaphore = Semaphore::const_new(64 << 20);
+static UNSAVED_BYTES: Semaphore = Semaphore::const_new(64 << 20);
 
 /// Counts what is written to it.
 struct Size(usize);
@@ -176,7 +177,10 @@ impl Persistence {
     pub async fn look_after(&mut self, message: &Message, grace: Duration) {
         let ended = Instant::now();
         for part in LOOKS {
-            sleep_until(ended + grace.mul_f64(part)).await;
+            let is_closing = rest_until(ended + grace.mul_f64(part)).await;
+            if is_closing && !self.has_failed {
+                return;
+            }
             if message.is_empty() {
                 continue;
             }
@@ -185,6 +189,9 @@ impl Persistence {
             let look = spawn_blocking(move || store.still_has(&session, &id)).await;
             if self.has_failed || matches!(look, Ok(Ok(false))) {
                 self.put_final(message.clone()).await;
+            }
+            if is_closing {
+                return;
             }
         }
     }
@@ -198,10 +205,11 @@ impl Persistence {
             return;
         }
         let size = u32::try_from(size.0).unwrap_or(u32::MAX);
-        if let Ok(_memory) = UNSAVED.try_acquire_many(size) {
+        if let Ok(_memory) = UNSAVED_BYTES.try_acquire_many(size) {
             let mut pause = FIRST_PAUSE;
-            while self.has_failed && Instant::now() < until {
-                sleep(pause).await;
+            let mut is_closing = false;
+            while self.has_failed && Instant::now() < until && !is_closing {
+                is_closing = rest_until(Instant::now() + pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 self.put_final(message.clone()).await;
             }
@@ -216,6 +224,20 @@ impl Persistence {
         }
     }
 
+    /// Returns what it was before.
+    fn set_failed(&mut self, has_failed: bool) -> bool {
+        let before = std::mem::replace(&mut self.has_failed, has_failed);
+        if before != has_failed {
+            let mut unsaved = unsaved();
+            match has_failed {
+                true => *unsaved += 1,
+                false => *unsaved -= 1,
+            }
+            ONE_LESS.notify_all();
+        }
+        before
+    }
+
     async fn put_final(&mut self, message: Message) {
         let (store, session) = (Arc::clone(&self.store), self.session.clone());
         let outcome = spawn_blocking(move || put(&store, &session, &message, false)).await;
@@ -225,7 +247,7 @@ impl Persistence {
     fn note(&mut self, outcome: Result<Result<()>, JoinError>) {
         let failure = match outcome {
             Ok(Ok(())) => {
-                self.has_failed = false;
+                self.set_failed(false);
                 FLUSHES.lock().unwrap_or_else(PoisonError::into_inner).written += 1;
                 return;
             }
@@ -240,7 +262,7 @@ impl Persistence {
         }
         // What is still to be written is written with the next flush.
         self.is_dirty = true;
-        if !std::mem::replace(&mut self.has_failed, true) {
+        if !self.set_failed(true) {
             let session = &self.session;
             diagnostics::warn(&Warning {
                 code: "STORE_FAILED",
@@ -248,6 +270,50 @@ impl Persistence {
                 session: Some(session.clone()),
             });
         }
+    }
+}
+
+impl Drop for Persistence {
+    fn drop(&mut self) {
+        self.set_failed(false);
+    }
+}
+
+/// Answers whose last write has failed.
+static UNSAVED: Mutex<usize> = Mutex::new(0);
+static ONE_LESS: Condvar = Condvar::new();
+/// Set when the process ends: whoever waits for a better time tries for the last time.
+static CLOSING: Lazy<watch::Sender<bool>> = Lazy::new(|| watch::Sender::new(false));
+
+fn unsaved() -> MutexGuard<'static, usize> {
+    UNSAVED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The process ends: answers that could not be written are tried for the last time, and told of if
+/// they are lost. Waits for that, but no longer than `patience`.
+pub fn close(patience: Duration) {
+    let mut left = unsaved();
+    if *left == 0 {
+        return;
+    }
+    CLOSING.send_replace(true);
+    let until = std::time::Instant::now() + patience;
+    while *left > 0 {
+        let time = until.saturating_duration_since(std::time::Instant::now());
+        if time.is_zero() {
+            return;
+        }
+        left = ONE_LESS.wait_timeout(left, time).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// Waits for a time, or for the end of the process; says whether it is that.
+async fn rest_until(time: Instant) -> bool {
+    let mut closing = CLOSING.subscribe();
+    tokio::select! {
+        () = sleep_until(time) => false,
+        // The sender is never dropped.
+        _ = closing.wait_for(|is_closing| *is_closing) => true,
     }
 }
 

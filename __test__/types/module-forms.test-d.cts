@@ -3,4 +3,5 @@ import { expectTypeOf } from "expect-type";
 import activeRuns = require("active-runs");
 
 expectTypeOf(activeRuns.startRun).returns.toEqualTypeOf<activeRuns.ActiveRun>();
+expectTypeOf<activeRuns.ActiveRun["whenEnded"]>().toEqualTypeOf<Promise<activeRuns.RunEnd>>();
 expectTypeOf(activeRuns.configure).returns.toEqualTypeOf<activeRuns.Settings>();

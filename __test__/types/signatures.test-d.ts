@@ -27,6 +27,8 @@ import type {
   AgentCommand,
   AgentProcess,
   ErrorCode,
+  RunEnd,
+  RunEndReason,
   RunStatus,
   RunSubscriber,
   SessionEntry,
@@ -39,6 +41,7 @@ import type {
   ToolCall,
   UserMessage,
   Warning,
+  WarningCode,
 } from "active-runs";
 
 // What the TypeScript module declares. Of its child process the package keeps `pid` and `kill`, and its set of
@@ -93,10 +96,12 @@ startRun({
   agent: { command: "agent", args: ["--message", "{message}"] as const, cwd: "/", env: { A: "1", B: undefined } },
 });
 startRun({ sessionId: "s", message: "m", agent: { command: "agent", env: process.env } });
+startRun({ sessionId: "s", message: "m", maxSilenceMs: 60_000, maxRunMs: 0, errors: "module" });
 subscribeToRun("s", () => {});
 subscribeToRun("s", (event) => expectTypeOf(event).toEqualTypeOf<SseEvent | null>(), { replay: false });
 configure();
 configure({ killAfterMs: 100 });
+configure({ maxSilenceMs: 600_000, maxRunMs: 3_600_000, errors: "auto" });
 // @ts-expect-error the message is required
 startRun({ sessionId: "s" });
 // @ts-expect-error an agent has a command
@@ -107,6 +112,12 @@ subscribeToRun("s", () => {}, { reply: false });
 configure({ killAfter: 100 });
 // @ts-expect-error times are numbers
 configure({ killAfterMs: "5s" });
+// @ts-expect-error times are numbers, in a run, too
+startRun({ sessionId: "s", message: "m", maxRunMs: "1h" });
+// @ts-expect-error no way of telling errors
+configure({ errors: "none" });
+// @ts-expect-error nor of a run
+startRun({ sessionId: "s", message: "m", errors: true });
 // @ts-expect-error a user's message has an id
 persistUserMessage("s", { content: "hello" });
 
@@ -115,6 +126,19 @@ const run = startRun({ sessionId: "s", message: "m" });
 expectTypeOf(run).toEqualTypeOf<ActiveRun>();
 expectTypeOf(run.status).toEqualTypeOf<RunStatus>();
 expectTypeOf(run.exitCode).toEqualTypeOf<number | null>();
+expectTypeOf(run.end).toEqualTypeOf<RunEnd | null>();
+expectTypeOf(run.whenEnded).toEqualTypeOf<Promise<RunEnd>>();
+expectTypeOf(run.lastLineAt).toEqualTypeOf<number | null>();
+expectTypeOf<RunEnd>().toEqualTypeOf<{
+  readonly reason: RunEndReason;
+  readonly exitCode: number | null;
+  readonly signal: `SIG${string}` | null;
+  readonly error?: string;
+  readonly endedAt: number;
+}>();
+expectTypeOf<RunEndReason>().toEqualTypeOf<
+  "completed" | "failed" | "aborted" | "killed" | "timed-out" | "interrupted" | "start-failed" | "too-large"
+>();
 expectTypeOf(run.childProcess).toEqualTypeOf<AgentProcess>();
 expectTypeOf(run.childProcess.pid).toEqualTypeOf<number | undefined>();
 expectTypeOf(run.accumulated).toEqualTypeOf<AccumulatedMessage>();
@@ -126,17 +150,38 @@ run.childProcess.kill("SIGINT");
 run.childProcess.kill(9);
 // @ts-expect-error a run is read, not written
 run.status = "completed";
+// @ts-expect-error its end, too
+run.end = null;
 // @ts-expect-error not the name of a signal
 run.childProcess.kill("TERM");
 expectTypeOf(subscribeToRun("s", () => {})).toEqualTypeOf<(() => void) | null>();
 expectTypeOf(getActiveRun("s")).toEqualTypeOf<ActiveRun | undefined>();
 expectTypeOf(configure()).toEqualTypeOf<Settings>();
+expectTypeOf(configure().maxSilenceMs).toEqualTypeOf<number>();
+expectTypeOf(configure().maxRunMs).toEqualTypeOf<number>();
+expectTypeOf(configure().errors).toEqualTypeOf<"auto" | "module" | "full">();
+expectTypeOf<StartRunParams["errors"]>().toEqualTypeOf<"auto" | "module" | "full" | undefined>();
 expectTypeOf<AgentCommand["args"]>().toEqualTypeOf<readonly string[] | undefined>();
 expectTypeOf(stats()).toEqualTypeOf<Stats>();
 expectTypeOf(stats().runs).toEqualTypeOf<Record<"running" | "completed" | "error", number>>();
+expectTypeOf(stats().lines.lastAt).toEqualTypeOf<number | null>();
+expectTypeOf(stats().silentSince).toEqualTypeOf<number | null>();
+expectTypeOf(stats().droppedStderrBytes).toEqualTypeOf<number>();
+expectTypeOf(stats().remainingPids).toEqualTypeOf<number[]>();
 expectTypeOf(onWarning).parameters.toEqualTypeOf<[(warning: Warning) => void]>();
 expectTypeOf(onWarning(() => {})).toEqualTypeOf<() => void>();
 expectTypeOf<Warning["sessionId"]>().toEqualTypeOf<string | undefined>();
+expectTypeOf<Warning["code"]>().toEqualTypeOf<WarningCode>();
+expectTypeOf<WarningCode>().toEqualTypeOf<
+  | "START_FAILED"
+  | "LINE_TOO_LONG"
+  | "LINE_UNREADABLE"
+  | "OUTPUT_CUT"
+  | "PROCESS_LEFT"
+  | "LEFTOVERS_ENDED"
+  | "STORE_FAILED"
+  | "ANSWER_LOST"
+>();
 expectTypeOf(createRunStream("s")).toEqualTypeOf<ReadableStream<Uint8Array> | null>();
 expectTypeOf(createRunResponse("s")).toEqualTypeOf<Response>();
 createRunStream("s", { replay: "compact", lastEventId: null, heartbeatMs: 0, protocol: "ai-sdk" });
@@ -161,3 +206,12 @@ try {
   expectTypeOf(code).toEqualTypeOf<ErrorCode>();
   expectTypeOf(message).toEqualTypeOf<string>();
 }
+expectTypeOf<ErrorCode>().toEqualTypeOf<
+  | "INVALID_ARGUMENT"
+  | "INVALID_SESSION_ID"
+  | "RUN_ALREADY_ACTIVE"
+  | "CLOSING"
+  | "STORE_FAILED"
+  | "NO_THREADS"
+  | "READER_TOO_SLOW"
+>();

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     diagnostics::Warning,
     dispatch::{Doorbell, ring_main_thread},
+    engine,
     feed::Watcher,
     format::{FormatName, Prompt},
     launch::{CustomAgent, Launch},
@@ -127,8 +128,7 @@ impl Bell {
         let store_dir = store_dir(&settings, &values.default_store_dir);
         let launch = launch(values);
         let watcher = self.watcher();
-        let run =
-            registry::start(session, launch, &store_dir, settings, &watcher, ring_main_thread)?;
+        let run = engine::start(session, launch, &store_dir, settings, &watcher, ring_main_thread)?;
         self.doorbell.own(run.id);
         if self.doorbell.is_main_thread() {
             watch_signals(&env);

@@ -2,7 +2,7 @@
 //!
 //! On the main thread only: a worker's end is heard by its bell.
 
-use crate::{diagnostics, dispatch::end_warnings, registry};
+use crate::{diagnostics, dispatch::end_warnings, engine, registry};
 use napi::bindgen_prelude::{Env, Function, FunctionRef};
 use std::{
     cell::{Cell, RefCell},
@@ -29,7 +29,7 @@ pub(super) fn watch_process_end(env: &Env) -> napi::Result<()> {
     let install: Function<'_, EndRuns<'_>, Function<'_, bool, ()>> =
         env.run_script(include_str!("process_end.js"))?;
     let end_runs = env.create_function_from_closure::<(), (), _>("endRuns", |_| {
-        registry::close();
+        engine::close();
         end_warnings();
         diagnostics::flush(FLUSH_AT_END);
         Ok(())

@@ -1,6 +1,6 @@
 //! A run, as all see it who are not its task: a feed to read, a channel of commands, and its names.
 //!
-//! The task ([`drive`]) owns everything that changes and is alone in speaking to the input; whoever
+//! The task (`lifecycle`) owns everything that changes and is alone in speaking to the input; whoever
 //! wants something of it (stop, a signal, haste) sends a command. Knows nothing of JavaScript.
 
 mod answer;

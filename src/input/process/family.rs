@@ -76,10 +76,18 @@ impl Family {
         }
     }
 
-    /// Asks the leader and its group to end, once: to many programs a second time means "at once".
+    /// Sends the leader and its group a signal, by number.
+    pub fn signal(&self, signal: i32) {
+        if let Some(signal) = Signal::from_named_raw(signal) {
+            self.leader.signal(signal);
+        }
+    }
+
+    /// Asks the leader alone to end. It is asked once: to many programs a second time means "at
+    /// once".
     pub fn ask_leader(&self) {
         if !self.is_asked.swap(true, Ordering::Relaxed) {
-            self.leader.signal(Signal::TERM.as_raw());
+            self.leader.signal_alone(Signal::TERM);
         }
     }
 
@@ -145,13 +153,15 @@ impl Family {
     async fn signal_all(&self, signal: Signal) -> usize {
         let found = self.look().await;
         let is_led = !self.leader.is_reaped();
-        match signal {
-            Signal::TERM => self.ask_leader(),
-            _ => self.leader.signal(signal.as_raw()),
+        let is_leaders_turn =
+            signal != Signal::TERM || !self.is_asked.swap(true, Ordering::Relaxed);
+        if is_leaders_turn {
+            self.leader.signal(signal);
         }
         for entry in &found {
             // Members of the group have been signalled with it.
-            if !(is_led && entry.group == self.leader.pid()) {
+            let is_signalled = is_leaders_turn && is_led && entry.group == self.leader.pid();
+            if !is_signalled {
                 signal_exactly(entry, signal);
             }
         }

@@ -79,26 +79,40 @@ impl Leader {
 
     /// Sends a signal to the process and to its group, once to each member. Nothing happens when the
     /// process has been reaped.
-    pub fn signal(&self, signal: i32) {
+    pub fn signal(&self, signal: Signal) {
         let mut exit = self.exit();
-        let Some(signal) = Signal::from_named_raw(signal).filter(|_| exit.is_none()) else {
-            return;
-        };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        if waitid(WaitId::Pid(self.pid), options).err() == Some(Errno::CHILD) {
-            // Somebody else has reaped it, or the system has, because SIGCHLD is ignored.
-            self.reaped(&mut exit, Exit::Unknown);
+        if !self.is_there(&mut exit) {
             return;
         }
         if getpgid(Some(self.pid)) != Ok(self.pid) {
             // It has left its group: the signal to that does not reach it.
-            self.signal_alone(signal);
+            self.send(signal);
         }
         // Refused where no member may be signalled (another user's), or none is left.
         let _ = kill_process_group(self.pid, signal);
     }
 
-    fn signal_alone(&self, signal: Signal) {
+    /// Sends a signal to the process and not to its group. Nothing happens when the process has been
+    /// reaped.
+    pub fn signal_alone(&self, signal: Signal) {
+        let mut exit = self.exit();
+        if self.is_there(&mut exit) {
+            self.send(signal);
+        }
+    }
+
+    /// Whether the process, be it as a zombie, holds its number.
+    fn is_there(&self, exit: &mut Option<Exit>) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if exit.is_none() && waitid(WaitId::Pid(self.pid), options).err() == Some(Errno::CHILD) {
+            // Somebody else has reaped it, or the system has, because SIGCHLD is ignored.
+            self.reaped(exit, Exit::Unknown);
+        }
+        exit.is_none()
+    }
+
+    /// To be called while the process is there.
+    fn send(&self, signal: Signal) {
         #[cfg(linux)]
         if let Some(pidfd) = &self.pidfd {
             let _ = rustix::process::pidfd_send_signal(pidfd, signal);

@@ -185,7 +185,7 @@ impl Input for ProcessInput {
     }
 
     fn signal(&mut self, signal: i32) {
-        self.family.leader.signal(signal);
+        self.family.signal(signal);
     }
 
     fn hurry(&mut self) {

@@ -51,6 +51,17 @@ const LAST_TRIES: Duration = Duration::from_secs(2);
 
 /// How often the first process looks for orphans that have ended.
 const LOOKS: Duration = Duration::from_secs(1);
+/// A child that is dead for so many looks is nobody else's to reap.
+const LEFT_DEAD: u32 = 60;
+
+/// What the first process knows of one of its children.
+#[derive(Clone, Copy, Default)]
+struct Child {
+    /// It was seen alive with a mark.
+    is_marked: bool,
+    /// Looks in which it was dead.
+    looks_dead: u32,
+}
 
 /// In the first process of a container, to which the system gives every orphan: reaps those that have
 /// ended, from now on. Elsewhere it does nothing. Needs the runtime's context.
@@ -60,8 +71,8 @@ pub fn reap_orphans() {
         let own_group = table::entry(1).map_or(0, |own| own.group);
         ONCE.call_once(|| {
             tokio::spawn(async move {
-                // Children that were there in the last look, and whether they are surely orphans.
-                let mut known: HashMap<(i32, u64), bool> = HashMap::new();
+                // Children that were there in the last look.
+                let mut known: HashMap<(i32, u64), Child> = HashMap::new();
                 loop {
                     sleep(LOOKS).await;
                     let table = table::all().await;
@@ -69,19 +80,21 @@ pub fn reap_orphans() {
                         .iter()
                         .filter(|entry| entry.parent == own_pid() && !is_leader(entry.pid));
                     let mut now = HashMap::new();
-                    for child in children {
-                        let key = (child.pid, child.start);
-                        let is_orphan =
-                            known.get(&key) == Some(&true) || table::is_marked(child.pid);
+                    for entry in children {
+                        let key = (entry.pid, entry.start);
+                        let mut child = known.get(&key).copied().unwrap_or_default();
+                        child.is_marked |= table::is_marked(entry.pid);
+                        child.looks_dead += u32::from(entry.is_zombie);
                         // One that has ended tells nothing of itself any more. Node.js reaps its
-                        // own as soon as its loop turns, and its own are in its group or lead one.
-                        let is_stray = child.group != own_group && child.group != child.pid;
-                        if child.is_zombie && (is_orphan || is_stray) {
-                            if let Some(pid) = Pid::from_raw(child.pid) {
+                        // own as soon as its loop turns, and they are in its group or lead one.
+                        let is_stray = entry.group != own_group && entry.group != entry.pid;
+                        let is_nobodys = child.looks_dead > LEFT_DEAD;
+                        if entry.is_zombie && (child.is_marked || is_stray || is_nobodys) {
+                            if let Some(pid) = Pid::from_raw(entry.pid) {
                                 let _ = waitpid(Some(pid), WaitOptions::NOHANG);
                             }
                         } else {
-                            now.insert(key, is_orphan);
+                            now.insert(key, child);
                         }
                     }
                     known = now;

@@ -182,7 +182,7 @@ fn start(
         })?;
     let family = Family::new(Leader::new(pid), mark, record);
     for signal in startup.started(family.leader.pid()) {
-        family.leader.signal(signal);
+        family.signal(signal);
     }
     if startup.is_cancelled() {
         family.ask_leader();

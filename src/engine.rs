@@ -1,0 +1,157 @@
+//! Starts runs, and ends all of them: where a session's place, its store, its input and its task meet.
+
+use crate::{
+    clock,
+    error::{Error, Result},
+    feed::Watcher,
+    format::Errors,
+    input::process::{self, Limits, NotSpawned, ProcessInput, Spawned, spawner},
+    launch::Launch,
+    leftovers,
+    persistence::{self, Persistence},
+    registry,
+    run::{Host, Question, Run, Start, drive, message_id},
+    runtime::runtime,
+    session_id::SessionId,
+    settings::Settings,
+    store::{self, LiveMessage, Store},
+};
+use std::{path::Path, sync::Arc, time::Duration};
+
+/// Start times tried when another server has claimed ours.
+const CLAIMS: u64 = 64;
+/// After SIGTERM, how long ending waits for agents to end by themselves.
+const POLITE: Duration = Duration::from_millis(700);
+/// After SIGKILL, how long ending waits for the last flushes.
+const LAST_FLUSHES: Duration = Duration::from_secs(3);
+/// How long ending waits then for those to be gone that stopped agents have left.
+const LAST_KILLS: Duration = Duration::from_millis(700);
+
+/// Starts a run for a session whose run, if it had one, is over. Returns at once: the agent is
+/// started, and read, on other threads. `watcher` is woken by whatever it publishes; `on_over` is
+/// called when it no longer counts as running.
+///
+/// # Errors
+/// `RUN_ALREADY_ACTIVE` when the session's run is running; `NO_THREADS` when the engine has none;
+/// `CLOSING` when the process ends.
+pub fn start(
+    session: SessionId,
+    launch: Launch,
+    store_dir: &Path,
+    settings: Arc<Settings>,
+    watcher: &Arc<dyn Watcher>,
+    on_over: impl FnOnce() + Send + 'static,
+) -> Result<Arc<Run>> {
+    let runtime = runtime()?;
+    let spawner = spawner().map_err(Error::no_runtime)?;
+    let earliest = registry::earliest_start(&session)?;
+    let store = Store::at(store_dir);
+    leftovers::end(&store);
+    let (started_at, claim) = claim(&store, &session, clock::now_ms().max(earliest));
+    let (run, commands) = registry::add(session, started_at, settings)?;
+    // Before the agent: its first words are news.
+    run.feed.watch(watcher);
+    let question = question(&launch, &run.settings);
+    let ledger = Arc::clone(store.ledger());
+    let prepare = move |mark: &str| {
+        let command = launch.into_command(&|path| path.exists());
+        (command, Box::new(ledger.note(mark)) as process::Record)
+    };
+    let driven = Arc::clone(&run);
+    let started = move |spawned| {
+        let interval = driven.settings.persist_interval;
+        let persistence = Persistence::new(store, driven.session.clone(), claim, interval);
+        let place = Place { run: Arc::clone(&driven), on_over: Some(Box::new(on_over)) };
+        runtime.spawn(async move {
+            process::reap_orphans();
+            let start = take_charge(&driven, spawned);
+            drive(driven, question, start, commands, persistence, place).await;
+        });
+    };
+    spawner.spawn(prepare, Arc::clone(&run.startup), started);
+    Ok(run)
+}
+
+fn question(launch: &Launch, settings: &Settings) -> Question {
+    // The contract's agent is told of as the module does it, others are new.
+    let usual = if launch.custom.is_none() { Errors::Module } else { Errors::Full };
+    Question {
+        format: launch.format,
+        prompt: launch.prompt.clone(),
+        errors: settings.errors.unwrap_or(usual),
+    }
+}
+
+/// Makes an input of what was started. In the runtime's context.
+fn take_charge(run: &Run, spawned: Result<Spawned, NotSpawned>) -> Start<ProcessInput> {
+    let Settings { pipe_grace, max_stderr_bytes, .. } = *run.settings;
+    let limits = Limits { pipe_grace, max_stderr_bytes };
+    match spawned {
+        Ok(spawned) => match ProcessInput::new(spawned, Arc::clone(&run.startup), limits) {
+            Ok(input) => Start::Started(input),
+            Err(cause) => Start::Failed {
+                error: format!("its pipes cannot be watched: {cause}"),
+                exit_code: cause.raw_os_error().map_or(-1, |number| -number),
+            },
+        },
+        Err(NotSpawned::Cancelled) => Start::Cancelled,
+        Err(NotSpawned::Failed(error)) => {
+            Start::Failed { error: error.to_string(), exit_code: error.exit_code() }
+        }
+    }
+}
+
+/// A run's place among the runs.
+struct Place {
+    run: Arc<Run>,
+    on_over: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Host for Place {
+    fn over(&mut self) {
+        registry::over(&self.run);
+        if let Some(on_over) = self.on_over.take() {
+            on_over();
+        }
+    }
+
+    fn forgotten(&mut self) {
+        registry::forget(&self.run);
+    }
+}
+
+/// Claims the message of a run of `session`: the one of `started_at`, or of a moment later when a run
+/// of another server has the same start.
+fn claim(store: &Arc<Store>, session: &SessionId, started_at: u64) -> (u64, Option<LiveMessage>) {
+    // Servers that are refused at the same moment go on to different ones.
+    let step = 1 + u64::from(std::process::id() % 8);
+    let starts = (0..CLAIMS).map(|claim| started_at + claim * step);
+    let mut claims = starts.map(|start| {
+        let claim = store.claim_message(session, &message_id(session, start));
+        (start, claim)
+    });
+    claims.find(|(_, claim)| claim.is_some()).unwrap_or((started_at, None))
+}
+
+/// The process ends: no run is started any more, every running agent is ended, and what has been
+/// answered is written; what stopped agents have left is ended, too. Takes a few seconds at most.
+pub fn close() {
+    registry::close();
+    end_all();
+    persistence::close(LAST_FLUSHES);
+    store::close_all();
+}
+
+/// Ends every running agent and waits until what they have printed is on the disk; a few seconds at
+/// most.
+pub fn end_all() {
+    registry::all_running().iter().for_each(|run| run.hurry());
+    process::hurry();
+    if !registry::wait_until_none_runs(POLITE) {
+        for run in registry::all_running() {
+            run.signal(libc::SIGKILL);
+        }
+        registry::wait_until_none_runs(LAST_FLUSHES);
+    }
+    process::wait_until_gone(LAST_KILLS);
+}
