@@ -158,8 +158,13 @@ export interface ActiveRun {
   readonly abortController: AbortController;
 }
 
+/** The name of a format of lines that agents print. */
+export type AgentFormat = "openclaw";
+
 /** An agent program of one's own. It is started without a shell; its stdin is closed. */
 export interface AgentCommand {
+  /** What it prints: see the README, "Agents of your own". @default "openclaw" */
+  format?: AgentFormat;
   /** A path, or the name of a program to be found on the `PATH` of the environment that it is given. */
   command: string;
   /**
@@ -176,6 +181,17 @@ export interface AgentCommand {
   env?: Readonly<Record<string, string | undefined>>;
 }
 
+/** An agent by its format alone: the command that belongs to the format is started. */
+export interface AgentOfFormat {
+  /** The format, whose own command is started. */
+  format: AgentFormat;
+  /** As in {@link AgentCommand}. */
+  env?: AgentCommand["env"];
+  command?: undefined;
+  args?: undefined;
+  cwd?: undefined;
+}
+
 /** What {@link startRun} takes. */
 export interface StartRunParams {
   /**
@@ -190,7 +206,7 @@ export interface StartRunParams {
    */
   agentSessionId?: string;
   /** The agent to start. @default the OpenClaw agent: see the README, "Which agent is started" */
-  agent?: AgentCommand;
+  agent?: AgentCommand | AgentOfFormat;
   /** {@link Settings.maxSilenceMs} of this run, in milliseconds. @default the setting */
   maxSilenceMs?: number;
   /** {@link Settings.maxRunMs} of this run, in milliseconds. @default the setting */

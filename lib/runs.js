@@ -64,17 +64,26 @@ function getActiveRun(sessionId) {
 function readAgent(agent) {
   if (agent === undefined || agent === null) return { env: environment() };
   checkObject('agent', agent);
-  checkKeys('agent', agent, ['command', 'args', 'cwd', 'env']);
+  checkKeys('agent', agent, ['format', 'command', 'args', 'cwd', 'env']);
+  const format = checkOptionalString('agent.format', agent.format);
+  const env = environment(agent.env);
+  if (format !== undefined && (agent.command === undefined || agent.command === null)) {
+    for (const name of ['args', 'cwd']) {
+      if (agent[name] !== undefined) throw invalidArgument(`agent.${name}`, 'needs an agent.command');
+    }
+    return { agent: { format, args: [] }, env };
+  }
   if (checkString('agent.command', agent.command, { nul: false }) === '') {
     throw invalidArgument('agent.command', 'is empty');
   }
   const cwd = checkOptionalString('agent.cwd', agent.cwd, { nul: false });
   const own = {
+    format,
     command: agent.command,
     args: checkStrings('agent.args', agent.args ?? []),
     cwd: cwd === undefined ? undefined : resolve(cwd),
   };
-  return { agent: own, env: environment(agent.env) };
+  return { agent: own, env };
 }
 
 module.exports = { startRun, subscribeToRun, abortRun, hasActiveRun, getActiveRun };

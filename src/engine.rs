@@ -4,7 +4,6 @@ use crate::{
     clock,
     error::{Error, Result},
     feed::Watcher,
-    format::Errors,
     input::process::{self, Limits, NotSpawned, ProcessInput, Spawned, spawner},
     launch::Launch,
     leftovers,
@@ -73,12 +72,10 @@ pub fn start(
 }
 
 fn question(launch: &Launch, settings: &Settings) -> Question {
-    // The contract's agent is told of as the module does it, others are new.
-    let usual = if launch.custom.is_none() { Errors::Module } else { Errors::Full };
     Question {
         format: launch.format,
         prompt: launch.prompt.clone(),
-        errors: settings.errors.unwrap_or(usual),
+        errors: settings.errors.unwrap_or(launch.errors),
     }
 }
 

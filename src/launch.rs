@@ -4,7 +4,7 @@
 
 use crate::{
     command::{AgentCommand, Environment},
-    format::{FormatName, Prompt},
+    format::{Errors, FormatName, Prompt},
 };
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ pub struct Launch {
     pub prompt: Prompt,
     /// What the agent prints.
     pub format: FormatName,
+    /// How much is told of its errors, unless that is set.
+    pub errors: Errors,
     /// The program, when it is not the format's own.
     pub custom: Option<CustomAgent>,
     /// The environment at the call.
@@ -97,6 +99,7 @@ mod tests {
             session_id: "s".into(),
             prompt: Prompt { message: "hello".into(), agent_session_id: None },
             format: FormatName::default(),
+            errors: Errors::default(),
             custom: Some(CustomAgent {
                 command: "agent".into(),
                 args: vec!["--say={message}".into(), "{agentSessionId}".into()],

@@ -10,8 +10,9 @@ use crate::{
     diagnostics::Warning,
     dispatch::{Doorbell, ring_main_thread},
     engine,
+    error::Error,
     feed::Watcher,
-    format::{FormatName, Prompt},
+    format::{Errors, FormatName, Prompt},
     launch::{CustomAgent, Launch},
     registry,
     run::Run,
@@ -22,11 +23,13 @@ use napi::bindgen_prelude::{Env, Function, JsValue};
 use napi_derive::napi;
 use std::{env, ffi::OsString, path::PathBuf, sync::Arc};
 
-/// A program to start in the place of the contract's agent.
+/// An agent that the caller describes.
 #[napi(object)]
-pub struct OwnAgent {
-    /// A path, or a name on `PATH`.
-    pub command: String,
+pub struct AgentValues {
+    /// The name of the format of its lines.
+    pub format: Option<String>,
+    /// A path, or a name on `PATH`; when absent, the format's own command is started.
+    pub command: Option<String>,
     /// Arguments, with placeholders.
     pub args: Vec<String>,
     /// Its working directory.
@@ -42,8 +45,8 @@ pub struct StartValues {
     pub message: String,
     /// The agent's own id for the session.
     pub agent_session_id: Option<String>,
-    /// The program, when it is not the contract's.
-    pub agent: Option<OwnAgent>,
+    /// The agent, when it is not the contract's.
+    pub agent: Option<AgentValues>,
     /// The environment: `KEY=value` texts, each ended by a NUL. When absent, that of the process.
     pub env: Option<String>,
     /// The working directory.
@@ -126,7 +129,7 @@ impl Bell {
         let session = SessionId::new(&values.session_id)?;
         let settings = settings_of(&values);
         let store_dir = store_dir(&settings, &values.default_store_dir);
-        let launch = launch(values);
+        let launch = launch(values)?;
         let watcher = self.watcher();
         let run = engine::start(session, launch, &store_dir, settings, &watcher, ring_main_thread)?;
         self.doorbell.own(run.id);
@@ -189,26 +192,30 @@ fn settings_of(values: &StartValues) -> Arc<Settings> {
     settings
 }
 
-fn launch(values: StartValues) -> Launch {
+fn launch(values: StartValues) -> Result<Launch> {
     let env = match values.env {
         // Read here, on the thread of the JavaScript that may write to it.
         None => env::vars_os().collect(),
         Some(text) => text.split_terminator('\0').filter_map(variable).collect(),
     };
-    let custom = values.agent.map(|OwnAgent { command, args, cwd }| CustomAgent {
-        command,
-        args,
-        cwd: cwd.map(PathBuf::from),
-    });
-    let StartValues { session_id, message, agent_session_id, cwd, .. } = values;
-    Launch {
-        session_id,
-        prompt: Prompt { message, agent_session_id },
-        format: FormatName::default(),
-        custom,
-        env,
-        cwd: cwd.into(),
+    let StartValues { session_id, message, agent_session_id, agent, cwd, .. } = values;
+    // The contract's agent is told of as the module does it, others are new.
+    let errors = if agent.is_none() { Errors::Module } else { Errors::Full };
+    let (mut format, mut custom) = (FormatName::default(), None);
+    if let Some(AgentValues { format: name, command, args, cwd }) = agent {
+        if let Some(name) = name {
+            format = FormatName::parse(&name).ok_or_else(|| unknown_format(&name))?;
+        }
+        let cwd = cwd.map(PathBuf::from);
+        custom = command.map(|command| CustomAgent { command, args, cwd });
     }
+    let prompt = Prompt { message, agent_session_id };
+    Ok(Launch { session_id, prompt, format, errors, custom, env, cwd: cwd.into() })
+}
+
+fn unknown_format(name: &str) -> Error {
+    let known = FormatName::ALL.join(", ");
+    Error::invalid_argument("agent.format", format!("{name:?} is unknown; there are {known}"))
 }
 
 /// Name and value of a `KEY=value` text.

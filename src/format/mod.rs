@@ -1,8 +1,7 @@
 //! What an agent prints, turned into what the browser is told.
 //!
 //! A [`Format`] reads the lines of one kind of agent, and with it lives all else that belongs to that
-//! kind: its default command, which of its stderr is noise, what its last words were. Each is one
-//! file, and its name in the list below. The state machine of the UI stream ([`crate::ui`]) is the
+//! kind: its default command, and its last words apart from the stream. Each is one file, and its name in the list below. The state machine of the UI stream ([`crate::ui`]) is the
 //! same for all; [`Translator`] joins the two. Pure: no clock, no I/O; times and answers are handed in.
 
 mod error_text;
@@ -26,6 +25,9 @@ macro_rules! formats {
         }
 
         impl FormatName {
+            /// All names in the public API.
+            pub const ALL: &[&str] = &[$($name),*];
+
             /// The format of this name in the public API.
             pub fn parse(name: &str) -> Option<Self> {
                 match name {
