@@ -47,6 +47,12 @@ fn unreaped() -> MutexGuard<'static, BTreeSet<i32>> {
     UNREAPED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How many leaders have not been reaped.
+#[cfg(linux)]
+pub fn unreaped_leaders() -> usize {
+    unreaped().len()
+}
+
 /// Whether a leader that is still to be reaped has this number.
 pub fn is_leader(pid: i32) -> bool {
     unreaped().contains(&pid)

@@ -109,6 +109,10 @@ fn error_name(number: i32) -> Option<&'static str> {
 /// of one long record (208 KiB), and four times the usual pipe.
 #[cfg(linux)]
 const STDOUT_BYTES: usize = 256 * 1024;
+/// Agents at a time that are given so much room. A user without privileges has 64 MiB for the pipes of
+/// all programs together (`pipe-user-pages-soft`); beyond it, every new one has room for 8 KiB only.
+#[cfg(linux)]
+const ROOMY_AGENTS: usize = 100;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -221,8 +225,10 @@ fn spawn_here(command: &AgentCommand, startup: &Startup) -> io::Result<Child> {
     let (stderr, agent_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     // More than the usual room, for an agent that prints a lot and ends without waiting until it is
-    // read. Where the user's pipes have too much already, it is the usual room.
-    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, STDOUT_BYTES);
+    // read. Where the system refuses, it is the usual room.
+    if super::leader::unreaped_leaders() < ROOMY_AGENTS {
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, STDOUT_BYTES);
+    }
     let pid = linux::start(command, [null, agent_stdout, agent_stderr], startup)?;
     Ok(Child { pid, stdout, stderr })
 }
