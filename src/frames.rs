@@ -6,10 +6,11 @@
 
 use crate::{
     event_log::{Cursor, Entry, EventLog, Kind, OpenParts},
-    json::{Document, JsonStr, Value},
+    json::{self, JsonStr, RawValue},
     pages::{Mapped, Pages},
 };
 use std::{
+    borrow::Cow,
     collections::HashMap,
     ops::ControlFlow,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -311,13 +312,24 @@ impl Encoder {
     }
 
     /// A tool's event as the AI SDK takes it, if it does.
-    pub fn valid_json(&mut self, number: u64, entry: Entry<'_>) -> Option<Vec<u8>> {
+    pub fn valid_json<'e>(&mut self, number: u64, entry: Entry<'e>) -> Option<Cow<'e, [u8]>> {
         let json = entry.payload;
-        let document = Document::parse(std::str::from_utf8(json).ok()?).ok()?;
-        let event = document.root();
-        let kind = event.get("type")?.as_str()?.as_str();
-        let call = event.get("toolCallId")?.as_str()?.as_str();
-        match kind {
+        let (mut kind, mut call, mut error_text) = (None, None, None);
+        let mut cursor = json::Cursor::new(std::str::from_utf8(json).ok()?);
+        let read = cursor.members(|cursor, key| {
+            let value = cursor.value()?;
+            match key.json().as_str() {
+                "type" => kind = value.as_str(),
+                "toolCallId" => call = value.as_str(),
+                "errorText" => error_text = Some(value),
+                _ => {}
+            }
+            Ok(())
+        });
+        read.ok()?;
+        let call = call?.json();
+        let call = call.as_str();
+        match kind?.json().as_str() {
             "tool-input-start" | "tool-input-available" => {
                 let new = || Call { first: number, input: number, has_result: false };
                 let call = self.calls.entry(call.into()).or_insert_with(new);
@@ -325,8 +337,8 @@ impl Encoder {
             }
             _ => self.calls.get_mut(call)?.has_result = true,
         }
-        let error_text = event.get("errorText").filter(|text| text.as_str().is_none());
-        Some(error_text.map_or_else(|| json.to_vec(), |text| with_error_text(call, text)))
+        let error_text = error_text.filter(|text| text.as_str().is_none());
+        Some(error_text.map_or_else(|| json.into(), |text| with_error_text(call, text).into()))
     }
 
     /// The numbers of the events with the inputs of all calls so far, in order.
@@ -351,9 +363,8 @@ impl Encoder {
 }
 
 /// The agent may say anything as an error; the AI SDK takes a string.
-fn with_error_text(call: &str, text: Value<'_>) -> Vec<u8> {
-    let text = text.stringify();
-    let text = JsonStr::escape(&text);
+fn with_error_text(call: &str, text: RawValue<'_>) -> Vec<u8> {
+    let text = JsonStr::escape(text.text());
     let text = text.as_str();
     format!(r#"{{"type":"tool-output-error","toolCallId":"{call}","errorText":"{text}"}}"#).into()
 }
