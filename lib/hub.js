@@ -128,6 +128,7 @@ class Hub {
   }
 
   #drop(view) {
+    view.release();
     this.#byRun.delete(view.id);
     if (this.#views.get(view.sessionId) === view) this.#views.delete(view.sessionId);
   }

@@ -278,6 +278,11 @@ class RunView {
     };
   }
 
+  /** The session has forgotten the run, and so does this realm. */
+  release() {
+    this.#handle.release();
+  }
+
   /** The run as server-sent events. Says whether it goes on after `lastEventId`, if that is given. */
   openFrames({ replay, lastEventId, protocol }) {
     const handle = this.#handle;
@@ -415,7 +420,7 @@ class RunView {
     const reader = new EventReader(this.#handle.replay(), codes);
     for (let left = this.#seen; left > 0; left -= codes[COUNT]) {
       reader.pull(Math.min(left, BATCH));
-      // Once the session has forgotten the run, its events are gone.
+      // Once this realm has forgotten the run, its events are gone.
       if (codes[COUNT] === 0) return;
       reader.tellAll(onEvent);
     }

@@ -69,7 +69,7 @@ function readAgent(agent) {
   const env = environment(agent.env);
   if (format !== undefined && (agent.command === undefined || agent.command === null)) {
     for (const name of ['args', 'cwd']) {
-      if (agent[name] !== undefined) throw invalidArgument(`agent.${name}`, 'needs an agent.command');
+      if (agent[name] !== undefined && agent[name] !== null) throw invalidArgument(`agent.${name}`, 'needs an agent.command');
     }
     return { agent: { format, args: [] }, env };
   }

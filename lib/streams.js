@@ -7,11 +7,10 @@ const { clearTimeout, setTimeout } = require('node:timers');
 const { checkObject, checkOptionalString, checkString } = require('./arguments.js');
 const { invalidArgument } = require('./errors.js');
 const { getHub } = require('./hub.js');
+const { LONGEST_MS } = require('./settings.js');
 
 const HEARTBEAT = Buffer.from(': keepalive\n\n');
 const DEFAULT_HEARTBEAT_MS = 15_000;
-// Node's own timers go no further.
-const LONGEST_MS = 2 ** 31 - 1;
 
 function readOptions(options = {}) {
   const { replay = true, lastEventId, protocol = 'module' } = checkObject('options', options);
@@ -36,7 +35,7 @@ function readOptions(options = {}) {
 function readerTooSlow(sessionId) {
   const message =
     `The events of the ended run of session ${sessionId} are gone: ` +
-    'this reader had not read for 30 s when cleanupGraceMs was over';
+    'this reader stood still when they were freed';
   return Object.assign(new Error(message), { code: 'READER_TOO_SLOW' });
 }
 
@@ -86,6 +85,7 @@ function open(view, { replay, protocol, heartbeatMs, lastEventId }) {
       });
     },
     cancel() {
+      frames.close();
       view.openStreams -= 1;
       stopWaiting();
     },

@@ -3,8 +3,8 @@
 use crate::{
     clock,
     error::{Error, Result},
-    feed::Watcher,
-    input::process::{self, Limits, NotSpawned, ProcessInput, Spawned, spawner},
+    feed::{Reason, RunEnd, Watcher},
+    input::process::{self, Family, Limits, NotSpawned, ProcessInput, Spawned, spawner},
     launch::Launch,
     leftovers,
     persistence::{self, Persistence},
@@ -13,9 +13,10 @@ use crate::{
     runtime::runtime,
     session_id::SessionId,
     settings::Settings,
-    store::{self, LiveMessage, Store},
+    store::{self, Ledger, LiveMessage, Store},
 };
 use std::{path::Path, sync::Arc, time::Duration};
+use tokio::{sync::oneshot, task::spawn_blocking};
 
 /// Start times tried when another server has claimed ours.
 const CLAIMS: u64 = 64;
@@ -47,50 +48,65 @@ pub fn start(
     let store = Store::at(store_dir);
     leftovers::end(&store);
     let (started_at, claim) = claim(&store, &session, clock::now_ms().max(earliest));
-    let (run, commands) = registry::add(session, started_at, settings)?;
+    let (run, commands) = Run::new(registry::new_id(), session, started_at, settings);
+    let run = Arc::new(run);
+    registry::add(&run)?;
     // Before the agent: its first words are news.
     run.feed.watch(watcher);
     let question = question(&launch, &run.settings);
+    let interval = run.settings.persist_interval;
     let ledger = Arc::clone(store.ledger());
-    let prepare = move |mark: &str| {
-        let command = launch.into_command(&|path| path.exists());
-        (command, Box::new(ledger.note(mark)) as process::Record)
+    let persistence = Persistence::new(store, run.session.clone(), claim, interval);
+    let (done, spawned) = oneshot::channel();
+    let start = {
+        let run = Arc::clone(&run);
+        async move {
+            match spawned.await {
+                Ok(spawned) => take_charge(&run, spawned, ledger),
+                // The thread that starts agents has dropped it.
+                Err(_) => Start::Failed { error: "nobody has started it".into(), exit_code: -1 },
+            }
+        }
     };
-    let driven = Arc::clone(&run);
-    let started = move |spawned| {
-        let interval = driven.settings.persist_interval;
-        let persistence = Persistence::new(store, driven.session.clone(), claim, interval);
-        let place = Place { run: Arc::clone(&driven), on_over: Some(Box::new(on_over)) };
-        runtime.spawn(async move {
-            process::reap_orphans();
-            let start = take_charge(&driven, spawned);
-            drive(driven, question, start, commands, persistence, place).await;
-        });
-    };
-    spawner.spawn(prepare, Arc::clone(&run.startup), started);
+    let place = Place { run: Arc::clone(&run), on_over: Some(Box::new(on_over)) };
+    let driven = drive(Arc::clone(&run), question, start, commands, persistence, place);
+    runtime.spawn(async move {
+        process::reap_orphans();
+        driven.await;
+    });
+    let command = move || launch.into_command(&|path| path.exists());
+    // Nobody takes it when the run was ended meanwhile: then there is none.
+    spawner.spawn(command, Arc::clone(&run.startup), |spawned| drop(done.send(spawned)));
     Ok(run)
 }
 
 fn question(launch: &Launch, settings: &Settings) -> Question {
     Question {
-        format: launch.format,
+        format: launch.format(),
         prompt: launch.prompt.clone(),
-        errors: settings.errors.unwrap_or(launch.errors),
+        errors: settings.errors.unwrap_or(launch.usual_errors()),
     }
 }
 
 /// Makes an input of what was started. In the runtime's context.
-fn take_charge(run: &Run, spawned: Result<Spawned, NotSpawned>) -> Start<ProcessInput> {
+fn take_charge(
+    run: &Run,
+    spawned: Result<Spawned, NotSpawned>,
+    ledger: Arc<Ledger>,
+) -> Start<ProcessInput> {
     let Settings { pipe_grace, max_stderr_bytes, .. } = *run.settings;
     let limits = Limits { pipe_grace, max_stderr_bytes };
     match spawned {
-        Ok(spawned) => match ProcessInput::new(spawned, Arc::clone(&run.startup), limits) {
-            Ok(input) => Start::Started(input),
-            Err(cause) => Start::Failed {
-                error: format!("its pipes cannot be watched: {cause}"),
-                exit_code: cause.raw_os_error().map_or(-1, |number| -number),
-            },
-        },
+        Ok(spawned) => {
+            note_mark(&spawned.family, ledger);
+            match ProcessInput::new(spawned, Arc::clone(&run.startup), limits) {
+                Ok(input) => Start::Started(input),
+                Err(cause) => Start::Failed {
+                    error: format!("its pipes cannot be watched: {cause}"),
+                    exit_code: cause.raw_os_error().map_or(-1, |number| -number),
+                },
+            }
+        }
         Err(NotSpawned::Cancelled) => Start::Cancelled,
         Err(NotSpawned::Failed(error)) => {
             Start::Failed { error: error.to_string(), exit_code: error.exit_code() }
@@ -98,10 +114,38 @@ fn take_charge(run: &Run, spawned: Result<Spawned, NotSpawned>) -> Start<Process
     }
 }
 
-/// A run's place among the runs.
+/// Notes the mark of a family in the store, as long as somebody of it may have to be stopped. In the
+/// background: the start does not wait for a disk.
+fn note_mark(family: &Arc<Family>, ledger: Arc<Ledger>) {
+    let family = Arc::clone(family);
+    tokio::spawn(async move {
+        let mark: Box<str> = family.mark().into();
+        if let Ok(note) = spawn_blocking(move || ledger.note(&mark)).await {
+            family.keep(Box::new(note));
+        }
+    });
+}
+
+/// A run's place among the runs. Should its task panic, the run has failed, and its session is free.
 struct Place {
     run: Arc<Run>,
     on_over: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.on_over.is_some() {
+            self.run.feed.finish(RunEnd {
+                reason: Reason::Failed,
+                exit_code: None,
+                signal: None,
+                error: Some("the run's task has panicked".into()),
+                ended_at: clock::now_ms(),
+            });
+            self.over();
+            self.forgotten();
+        }
+    }
 }
 
 impl Host for Place {
@@ -130,17 +174,14 @@ fn claim(store: &Arc<Store>, session: &SessionId, started_at: u64) -> (u64, Opti
     claims.find(|(_, claim)| claim.is_some()).unwrap_or((started_at, None))
 }
 
-/// The process ends: no run is started any more, every running agent is ended, and what has been
-/// answered is written; what stopped agents have left is ended, too. Takes a few seconds at most.
+/// The process ends: no run is started any more, and all are ended.
 pub fn close() {
     registry::close();
     end_all();
-    persistence::close(LAST_FLUSHES);
-    store::close_all();
 }
 
-/// Ends every running agent and waits until what they have printed is on the disk; a few seconds at
-/// most.
+/// Ends every running agent, and what stopped ones have left, and waits until what they have printed
+/// is on the disk; a few seconds at most.
 pub fn end_all() {
     registry::all_running().iter().for_each(|run| run.hurry());
     process::hurry();
@@ -151,4 +192,6 @@ pub fn end_all() {
         registry::wait_until_none_runs(LAST_FLUSHES);
     }
     process::wait_until_gone(LAST_KILLS);
+    persistence::save_unsaved(LAST_FLUSHES);
+    store::close_all();
 }

@@ -264,29 +264,35 @@ impl Feed {
     /// Waits until all who read the events have read them, or stand still, and frees the events.
     /// Returns the bytes that were freed.
     pub(crate) async fn free(&self) -> usize {
-        while let Some(until) = self.patience() {
+        let log = loop {
+            let until = match self.take_log() {
+                Ok(log) => break log,
+                Err(until) => until,
+            };
             tokio::select! {
                 () = self.one_less.notified() => {}
                 () = sleep_until(until) => {}
             }
-        }
-        let log = {
-            let mut published = self.published();
-            published.is_freed = true;
-            std::mem::take(&mut published.log)
         };
         let frames = [&self.module_frames, &self.ai_sdk_frames].into_iter();
         log.bytes() + frames.filter_map(OnceLock::get).map(FrameLog::free).sum::<usize>()
     }
 
-    /// When to look at the readers again; none when the events need not be kept for any.
-    fn patience(&self) -> Option<Instant> {
+    /// Takes the events away, unless they are kept for a reader: then it says when to try again.
+    fn take_log(&self) -> Result<EventLog, Instant> {
+        // Held until the events count as gone: whoever begins to read keeps them or knows.
         let readers = self.readers();
+        let now = Instant::now();
         if readers.told > 0 {
-            return Some(Instant::now() + STALLED);
+            return Err(now + STALLED);
         }
-        let until = readers.last_pull.filter(|_| readers.pulling > 0)? + STALLED;
-        (until > Instant::now()).then_some(until)
+        let stalls_at = readers.last_pull.filter(|_| readers.pulling > 0).map(|at| at + STALLED);
+        if let Some(until) = stalls_at.filter(|&until| until > now) {
+            return Err(until);
+        }
+        let mut published = self.published();
+        published.is_freed = true;
+        Ok(std::mem::take(&mut published.log))
     }
 
     fn publish(&self, change: impl FnOnce(&mut Published)) {

@@ -15,16 +15,21 @@ pub struct Launch {
     pub session_id: String,
     /// What the user wrote, and in which of the agent's conversations.
     pub prompt: Prompt,
-    /// What the agent prints.
-    pub format: FormatName,
-    /// How much is told of its errors, unless that is set.
-    pub errors: Errors,
-    /// The program, when it is not the format's own.
-    pub custom: Option<CustomAgent>,
+    /// The agent; none for the contract's.
+    pub agent: Option<Agent>,
     /// The environment at the call.
     pub env: Environment,
     /// The working directory at the call.
     pub cwd: PathBuf,
+}
+
+/// An agent that the caller describes.
+#[derive(Clone, Debug, Default)]
+pub struct Agent {
+    /// What it prints.
+    pub format: FormatName,
+    /// The program, when it is not the format's own.
+    pub custom: Option<CustomAgent>,
 }
 
 /// A program that the caller names.
@@ -39,10 +44,21 @@ pub struct CustomAgent {
 }
 
 impl Launch {
+    /// What the agent prints.
+    pub fn format(&self) -> FormatName {
+        self.agent.as_ref().map_or_else(FormatName::default, |agent| agent.format)
+    }
+
+    /// How much is told of errors, unless that is set: of the contract's agent as the module does it.
+    pub fn usual_errors(&self) -> Errors {
+        if self.agent.is_none() { Errors::Module } else { Errors::Full }
+    }
+
     /// The command to start. `exists` tells whether there is a file of that path.
     pub fn into_command(self, exists: &dyn Fn(&Path) -> bool) -> AgentCommand {
-        let Some(CustomAgent { command, args, cwd }) = self.custom else {
-            return self.format.default_command(&self.prompt, self.env, &self.cwd, exists);
+        let Agent { format, custom } = self.agent.unwrap_or_default();
+        let Some(CustomAgent { command, args, cwd }) = custom else {
+            return format.default_command(&self.prompt, self.env, &self.cwd, exists);
         };
         let Prompt { message, agent_session_id } = &self.prompt;
         let fill = |arg: &String| {
@@ -98,12 +114,13 @@ mod tests {
         let launch = Launch {
             session_id: "s".into(),
             prompt: Prompt { message: "hello".into(), agent_session_id: None },
-            format: FormatName::default(),
-            errors: Errors::default(),
-            custom: Some(CustomAgent {
-                command: "agent".into(),
-                args: vec!["--say={message}".into(), "{agentSessionId}".into()],
-                cwd: Some("work".into()),
+            agent: Some(Agent {
+                format: FormatName::default(),
+                custom: Some(CustomAgent {
+                    command: "agent".into(),
+                    args: vec!["--say={message}".into(), "{agentSessionId}".into()],
+                    cwd: Some("work".into()),
+                }),
             }),
             env: Vec::new(),
             cwd: "/home/user".into(),

@@ -3,7 +3,7 @@
 
 use crate::{
     diagnostics::{self, Warning},
-    input::process::end_marked,
+    input::process::{end_marked, listed},
     runtime::runtime,
     settings,
     store::Store,
@@ -13,33 +13,36 @@ use tokio::task::spawn_blocking;
 
 /// To be called at every use of a store; does its work, in the background, at the first.
 pub fn end(store: &Arc<Store>) {
+    // Without threads it is not the first use yet.
+    let Ok(runtime) = runtime() else { return };
     if !store.is_first_use() {
         return;
     }
-    let Ok(runtime) = runtime() else { return };
     let store = Arc::clone(store);
     runtime.spawn(async move {
         let ledger = Arc::clone(store.ledger());
         let Ok(left) = spawn_blocking(move || ledger.left()).await else { return };
         let marks: Vec<_> = left.iter().flat_map(|left| left.marks.iter().cloned()).collect();
+        let mut is_done = true;
         if !marks.is_empty() {
-            tell(&end_marked(&marks, settings::current().kill_after).await);
+            let ended = end_marked(marks, settings::current().kill_after).await;
+            tell(&ended.gone);
+            is_done = ended.living.is_empty();
         }
-        left.into_iter().for_each(|left| left.remove());
+        // What could not be ended is left to the next server.
+        if is_done {
+            left.into_iter().for_each(|left| left.remove());
+        }
     });
 }
 
 fn tell(ended: &[i32]) {
-    if ended.is_empty() {
-        return;
+    if !ended.is_empty() {
+        let ended = listed(ended);
+        diagnostics::warn(&Warning {
+            code: "LEFTOVERS_ENDED",
+            message: format!("Ended what runs of a killed server had left: process {ended}"),
+            session: None,
+        });
     }
-    let numbers: Vec<_> = ended.iter().map(i32::to_string).collect();
-    diagnostics::warn(&Warning {
-        code: "LEFTOVERS_ENDED",
-        message: format!(
-            "Ended what runs of a server that was killed had left: process {}",
-            numbers.join(", ")
-        ),
-        session: None,
-    });
 }

@@ -282,7 +282,7 @@ impl Drop for Persistence {
 /// Answers whose last write has failed.
 static UNSAVED: Mutex<usize> = Mutex::new(0);
 static ONE_LESS: Condvar = Condvar::new();
-/// Set when the process ends: whoever waits for a better time tries for the last time.
+/// Set when the process ends: whoever waits to try again does so for the last time.
 static CLOSING: Lazy<watch::Sender<bool>> = Lazy::new(|| watch::Sender::new(false));
 
 fn unsaved() -> MutexGuard<'static, usize> {
@@ -291,20 +291,23 @@ fn unsaved() -> MutexGuard<'static, usize> {
 
 /// The process ends: answers that could not be written are tried for the last time, and told of if
 /// they are lost. Waits for that, but no longer than `patience`.
-pub fn close(patience: Duration) {
-    let mut left = unsaved();
-    if *left == 0 {
+pub fn save_unsaved(patience: Duration) {
+    if *unsaved() == 0 {
         return;
     }
     CLOSING.send_replace(true);
     let until = std::time::Instant::now() + patience;
+    let mut left = unsaved();
     while *left > 0 {
         let time = until.saturating_duration_since(std::time::Instant::now());
         if time.is_zero() {
-            return;
+            break;
         }
         left = ONE_LESS.wait_timeout(left, time).unwrap_or_else(PoisonError::into_inner).0;
     }
+    drop(left);
+    // Should the process go on after all (only its threads with this package have ended).
+    CLOSING.send_replace(false);
 }
 
 /// Waits for a time, or for the end of the process; says whether it is that.

@@ -7,24 +7,24 @@
 use crate::{
     error::{Error, Result},
     feed::LineCounts,
-    run::{Command, Run},
+    run::Run,
     session_id::SessionId,
-    settings::Settings,
 };
 use once_cell::sync::Lazy;
 use std::{
     collections::HashMap,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc::UnboundedReceiver;
 
 #[derive(Default)]
 struct Runs {
     by_session: HashMap<SessionId, Arc<Run>>,
     /// Those that are running, by id; also one whose session has another by now.
     running: HashMap<u32, Arc<Run>>,
-    last_id: u32,
     /// The process ends: no run is started any more.
     is_closing: bool,
     /// Lines of the runs that are no longer among these.
@@ -57,23 +57,21 @@ pub(crate) fn earliest_start(session: &SessionId) -> Result<u64> {
     Ok(runs.check_free(session)?.map_or(0, |run| run.started_at + 1))
 }
 
-/// Makes a run for the session, in the place of its last one. Returns it with the commands that its
-/// task will be sent.
+/// A number for a run that no other run of this process has.
+pub(crate) fn new_id() -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Gives the run its session's place, in which its last run was.
 ///
 /// # Errors
 /// As [`earliest_start`].
-pub(crate) fn add(
-    session: SessionId,
-    started_at: u64,
-    settings: Arc<Settings>,
-) -> Result<(Arc<Run>, UnboundedReceiver<Command>)> {
+pub(crate) fn add(run: &Arc<Run>) -> Result<()> {
     let mut runs = lock();
-    runs.check_free(&session)?;
-    runs.last_id += 1;
-    let (run, commands) = Run::new(runs.last_id, session.clone(), started_at, settings);
-    let run = Arc::new(run);
-    runs.running.insert(run.id, Arc::clone(&run));
-    let replaced = runs.by_session.insert(session, Arc::clone(&run));
+    runs.check_free(&run.session)?;
+    runs.running.insert(run.id, Arc::clone(run));
+    let replaced = runs.by_session.insert(run.session.clone(), Arc::clone(run));
     if let Some(replaced) = &replaced {
         runs.departed += replaced.feed.lines();
     }
@@ -81,7 +79,7 @@ pub(crate) fn add(
     if let Some(replaced) = replaced {
         replaced.feed.leave();
     }
-    Ok((run, commands))
+    Ok(())
 }
 
 /// The run is over.

@@ -80,6 +80,8 @@ enum State {
 impl FrameReader {
     /// A reader of the run's frames.
     pub fn new(run: Arc<Run>, protocol: Protocol, from: From) -> Self {
+        // First: what is there now stays there.
+        let reading = Some(run.feed.pulling());
         let length = run.feed.with_log(|log, _| log.len());
         let (begin, shared_from) = match from {
             From::Start => (0, 0),
@@ -101,7 +103,6 @@ impl FrameReader {
             }
         }
         let compact = (begin < shared_from).then(|| Compact::new(&run, begin, shared_from));
-        let reading = Some(run.feed.pulling());
         let state = State::Open;
         Self { run, protocol, own, compact, offset: None, shared_from, reading, state }
     }
@@ -112,8 +113,7 @@ impl FrameReader {
         if let Some(reading) = &self.reading {
             reading.pulled();
             if self.run.feed.is_freed() {
-                self.state = State::Cut;
-                self.reading = None;
+                self.cut();
             }
         }
         if self.state == State::Cut {
@@ -144,6 +144,10 @@ impl FrameReader {
                 }
                 self.offset = Some(frames.read(at, CHUNK_BYTES, &mut bytes));
             }
+            if self.run.feed.is_freed() {
+                self.cut();
+                return None;
+            }
             if was_over && bytes.len() < CHUNK_BYTES {
                 self.state = State::Over;
                 self.reading = None;
@@ -157,6 +161,18 @@ impl FrameReader {
             }
         }
         (!bytes.is_empty()).then_some(Chunk::Own(bytes))
+    }
+
+    /// Nobody reads it any more: it keeps nothing of the run.
+    pub fn close(&mut self) {
+        self.cut();
+    }
+
+    fn cut(&mut self) {
+        self.state = State::Cut;
+        self.reading = None;
+        self.compact = None;
+        self.own = Vec::new();
     }
 
     /// Whether everything was pulled and nothing will follow.
@@ -202,7 +218,7 @@ fn frames_end(run: &Run, out: &mut Vec<u8>) {
 const SLICE: u64 = 4096;
 
 /// Hands over the events from the cursor up to number `until`, with their numbers, locking the log
-/// for a slice at a time.
+/// for a slice at a time. Ends before that when the events are gone.
 fn read_up_to(run: &Run, cursor: &mut Cursor, until: u64, mut visit: impl FnMut(u64, Entry<'_>)) {
     while cursor.next() < until {
         let mut number = cursor.next();
@@ -217,6 +233,9 @@ fn read_up_to(run: &Run, cursor: &mut Cursor, until: u64, mut visit: impl FnMut(
                 ControlFlow::Continue(())
             });
         });
+        if number < end {
+            return;
+        }
     }
 }
 
@@ -287,9 +306,10 @@ impl Compact {
         Self { cursor, until, encoder, merged: None, parts }
     }
 
-    /// Writes some frames. False when the stretch is written.
+    /// Writes some frames. False when the stretch is written, or cannot be any more.
     fn write_more(&mut self, run: &Run, protocol: Protocol, out: &mut Vec<u8>) -> bool {
-        let mut number = self.cursor.next();
+        let first = self.cursor.next();
+        let mut number = first;
         let end = self.until.min(number + SLICE);
         let Self { cursor, encoder, merged, parts: merged_parts, .. } = self;
         let id = |events| EventId { run: run.started_at, events };
@@ -319,7 +339,8 @@ impl Compact {
             });
         });
         if number < self.until {
-            return true;
+            // Where nothing was read, the events are gone.
+            return number > first;
         }
         flush(protocol, id(number), &mut self.merged, &self.parts, out);
         false

@@ -293,6 +293,12 @@ impl<S: EventSink> Ui<'_, S> {
         self.close();
     }
 
+    /// A turn of the agent ends: so do the parts that are open, and no tool of it is at work any more.
+    pub fn end_turn(&mut self) {
+        self.close();
+        self.state.open_tools.clear();
+    }
+
     /// Ends the parts that are open.
     pub fn close(&mut self) {
         self.close_reasoning();

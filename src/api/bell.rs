@@ -12,8 +12,8 @@ use crate::{
     engine,
     error::Error,
     feed::Watcher,
-    format::{Errors, FormatName, Prompt},
-    launch::{CustomAgent, Launch},
+    format::{FormatName, Prompt},
+    launch::{Agent, CustomAgent, Launch},
     registry,
     run::Run,
     session_id::SessionId,
@@ -146,7 +146,10 @@ impl Bell {
     pub fn find(&self, session_id: String) -> Option<RunHandle> {
         // An id that can have no file has no run either.
         let session = SessionId::new(&session_id).ok()?;
-        registry::find(&session).map(|run| self.handle(run))
+        let run = registry::find(&session)?;
+        let handle = self.handle(Arc::clone(&run));
+        // What has not left by now is kept for the handle.
+        (!run.feed.has_left()).then_some(handle)
     }
 
     /// The running run of this number, which another copy started and this one takes over.
@@ -199,18 +202,18 @@ fn launch(values: StartValues) -> Result<Launch> {
         Some(text) => text.split_terminator('\0').filter_map(variable).collect(),
     };
     let StartValues { session_id, message, agent_session_id, agent, cwd, .. } = values;
-    // The contract's agent is told of as the module does it, others are new.
-    let errors = if agent.is_none() { Errors::Module } else { Errors::Full };
-    let (mut format, mut custom) = (FormatName::default(), None);
-    if let Some(AgentValues { format: name, command, args, cwd }) = agent {
-        if let Some(name) = name {
-            format = FormatName::parse(&name).ok_or_else(|| unknown_format(&name))?;
-        }
+    let agent = agent.map(|AgentValues { format, command, args, cwd }| {
+        let format = match format {
+            Some(name) => FormatName::parse(&name).ok_or_else(|| unknown_format(&name))?,
+            None => FormatName::default(),
+        };
         let cwd = cwd.map(PathBuf::from);
-        custom = command.map(|command| CustomAgent { command, args, cwd });
-    }
+        let custom = command.map(|command| CustomAgent { command, args, cwd });
+        Ok::<_, Error>(Agent { format, custom })
+    });
+    let agent = agent.transpose()?;
     let prompt = Prompt { message, agent_session_id };
-    Ok(Launch { session_id, prompt, format, errors, custom, env, cwd: cwd.into() })
+    Ok(Launch { session_id, prompt, agent, env, cwd: cwd.into() })
 }
 
 fn unknown_format(name: &str) -> Error {

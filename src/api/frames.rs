@@ -60,6 +60,12 @@ impl FrameStream {
         buffer.map(Some).map_err(internal)
     }
 
+    /// Nobody reads it any more.
+    #[napi]
+    pub fn close(&mut self) {
+        self.reader.close();
+    }
+
     /// Whether the events were freed before this reader had them.
     #[napi(getter)]
     pub fn is_cut(&self) -> bool {

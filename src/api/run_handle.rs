@@ -25,7 +25,7 @@ pub struct RunHandle {
     cursor: Cursor,
     /// Whether the run was over, and the cursor at its end, when the handle was made.
     was_over: bool,
-    /// Keeps the events for the subscribers of this copy until it has been told of the last one.
+    /// Keeps the events for this copy until it has been told that the session has forgotten the run.
     reading: Option<Reading>,
 }
 
@@ -69,7 +69,7 @@ impl RunHandle {
             let was_over = is_over && cursor.next() == log.len();
             (cursor, was_over)
         });
-        Self { run, cursor, was_over, reading: (!was_over).then_some(reading) }
+        Self { run, cursor, was_over, reading: Some(reading) }
     }
 }
 
@@ -169,6 +169,13 @@ impl RunHandle {
         Self { run, cursor, was_over: false, reading: None }
     }
 
+    /// This copy of the JavaScript knows that the session has forgotten the run: the events need not
+    /// be kept for it.
+    #[napi]
+    pub fn release(&mut self) {
+        self.reading = None;
+    }
+
     /// Reads the next events, `limit` at most. Returns the text of the batch; `into` gets their
     /// number, whether there are more (1) or the run is over and all is read (2), and their codes.
     #[napi]
@@ -185,7 +192,7 @@ impl RunHandle {
         };
         let room = codes.len().min(limit as usize);
         BATCH.with_borrow_mut(|batch| {
-            let Self { run, cursor, reading, .. } = self;
+            let Self { run, cursor, .. } = self;
             let (count, state) = run.feed.with_log(|log, is_over| {
                 let count = batch.fill(log, cursor, &mut codes[..room]);
                 let state = match cursor.next() < log.len() {
@@ -195,9 +202,6 @@ impl RunHandle {
                 };
                 (count, state)
             });
-            if state == OVER {
-                *reading = None;
-            }
             head[COUNT] = count as u32;
             head[STATE] = state;
             let text = match batch.text() {
@@ -216,12 +220,7 @@ impl RunHandle {
         let (cursor, is_over) =
             self.run.feed.with_log(|log, is_over| (log.cursor_at(u64::MAX), is_over));
         self.cursor = cursor;
-        if is_over {
-            self.reading = None;
-            OVER
-        } else {
-            0
-        }
+        if is_over { OVER } else { 0 }
     }
 
     /// The number of the event at which to resume after the SSE event of this id; null when it is

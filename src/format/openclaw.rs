@@ -122,7 +122,7 @@ impl OpenClaw {
     fn act<S: EventSink>(&mut self, event: AgentEvent<'_>, ui: &mut Ui<'_, S>) {
         match event {
             AgentEvent::LifecycleStart => ui.status("Preparing response..."),
-            AgentEvent::LifecycleEnd => ui.close(),
+            AgentEvent::LifecycleEnd => ui.end_turn(),
             AgentEvent::Thinking { delta } => ui.thinking(&delta.json()),
             AgentEvent::Assistant { delta, media_urls, error } => {
                 if let Some(delta) = delta {

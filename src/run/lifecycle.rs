@@ -1,6 +1,10 @@
 //! A run's task, from the start of its input to the last look after its message.
 
-use super::{Command, Question, Run, answer::Answer};
+use super::{
+    Command, Question, Run,
+    answer::Answer,
+    watchdogs::{Alarm, AlarmKind, Watchdogs},
+};
 use crate::{
     clock,
     diagnostics::{self, Warning},
@@ -11,60 +15,61 @@ use crate::{
     persistence::{Persistence, Step},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::mpsc::UnboundedReceiver,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 
-/// Where a run stands. Its task alone moves it, and only along these arrows:
+/// Where a run stands, until its outcome is known. Its task alone moves it, and only along these
+/// arrows:
 ///
 /// ```text
-/// Running ──────────────► Ended ──► Over
-///    └──────► Stopping ─────┘
+/// Starting ──► Running ──► Stopping
+///     └───────────────────────┘
 /// ```
 ///
+/// - `Starting → Running`: the input is there.
 /// - `Running → Stopping`: a command, a watchdog or a limit has it stopped. The first reason stays.
-/// - `→ Ended`: the input has ended, and all of it is read; or there never was one. The final message
-///   is being written.
-/// - `Ended → Over`: that is on the disk, or has failed; the outcome is published. The message is
-///   looked after for the grace period, at the end of which the session forgets the run and its
-///   events are freed.
+/// - `Starting → Stopping`: a command, before there is an input. If it never will be, the run ends.
+///
+/// From each of them the run ends, when its input has ended or there is none. What follows is a
+/// straight line, and no state: the final message is written, the outcome is published, the message
+/// is looked after for the grace period, the session forgets the run, and its events are freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    Starting,
     Running,
     Stopping(Reason),
-    Ended(Reason),
-    Over,
 }
 
 impl Phase {
-    /// `Running → Stopping`. False in any other phase.
-    fn stop(&mut self, reason: Reason) -> bool {
-        let is_running = *self == Self::Running;
-        if is_running {
-            *self = Self::Stopping(reason);
+    /// `Starting → Running`.
+    fn start(&mut self) {
+        if *self == Self::Starting {
+            *self = Self::Running;
         }
-        is_running
     }
 
-    /// `→ Ended`. `why` holds where it was not stopped. Returns the reason.
-    fn end(&mut self, why: Reason) -> Reason {
-        let reason = match *self {
-            Self::Stopping(reason) | Self::Ended(reason) => reason,
-            Self::Running | Self::Over => why,
-        };
-        *self = Self::Ended(reason);
-        reason
+    /// `→ Stopping`, unless it is that already.
+    fn stop(&mut self, reason: Reason) {
+        if !self.is_stopping() {
+            *self = Self::Stopping(reason);
+        }
     }
 
     fn is_stopping(self) -> bool {
         matches!(self, Self::Stopping(_))
     }
+
+    /// Why the run ends; `why` holds where it was not stopped.
+    fn reason(self, why: Reason) -> Reason {
+        match self {
+            Self::Stopping(reason) => reason,
+            Self::Starting | Self::Running => why,
+        }
+    }
 }
 
-/// What the task begins with.
+/// What the start of an input has come to.
 pub(crate) enum Start<I> {
-    /// An input that has been started.
+    /// It has been started.
     Started(I),
     /// It was cancelled before it was started.
     Cancelled,
@@ -90,21 +95,24 @@ pub(crate) trait Host: Send + 'static {
 pub(crate) async fn drive<I: Input>(
     run: Arc<Run>,
     question: Question,
-    start: Start<I>,
+    start: impl Future<Output = Start<I>> + Send,
     commands: UnboundedReceiver<Command>,
     persistence: Persistence,
     mut host: impl Host,
 ) {
     let mut task = Task {
         answer: Answer::new(&run, &question),
-        watchdogs: Watchdogs::new(&run),
-        phase: Phase::Running,
+        watchdogs: Watchdogs::new(&run.settings),
+        phase: Phase::Starting,
         persistence,
         commands,
         run,
     };
+    let (start, missed) = task.wait_for(start).await;
     let end = match start {
-        Start::Started(input) => {
+        Start::Started(mut input) => {
+            task.phase.start();
+            missed.into_iter().for_each(|command| task.obey(command, &mut input));
             let end = task.read(input).await;
             task.end(end)
         }
@@ -112,7 +120,6 @@ pub(crate) async fn drive<I: Input>(
         Start::Failed { error, exit_code } => task.fail_to_start(&error, exit_code),
     };
     task.persistence.finish(task.answer.message().clone()).await;
-    task.phase = Phase::Over;
     task.run.feed.finish(end);
     host.over();
     let Task { run, answer, mut persistence, .. } = task;
@@ -135,11 +142,40 @@ struct Task {
     watchdogs: Watchdogs,
 }
 
+/// How long a silent agent is listened to once more: what it has printed may not have been noticed.
+const LAST_READ: Duration = Duration::from_millis(20);
+
 impl Task {
+    /// Waits for the start of the input, or until it is certain that it never will be. Returns the
+    /// commands that came meanwhile and are for the input.
+    async fn wait_for<I>(
+        &mut self,
+        start: impl Future<Output = Start<I>>,
+    ) -> (Start<I>, Vec<Command>) {
+        tokio::pin!(start);
+        let mut missed = Vec::new();
+        loop {
+            tokio::select! {
+                start = &mut start => return (start, missed),
+                Some(command) = self.commands.recv() => {
+                    if let Command::Stop(reason, _) = command {
+                        self.phase.stop(reason);
+                        if self.run.startup.cancel() {
+                            // Whoever starts it may be held up; nothing will come of it.
+                            return (Start::Cancelled, missed);
+                        }
+                    }
+                    missed.push(command);
+                }
+            }
+        }
+    }
+
     /// Reads the input to its end, writing the answer meanwhile.
     async fn read(&mut self, mut input: impl Input) -> End {
         loop {
-            let alarm = self.watchdogs.alarm(self.phase, &self.answer);
+            let may_be_silent = self.answer.has_open_tool();
+            let alarm = self.watchdogs.next(may_be_silent).filter(|_| !self.phase.is_stopping());
             tokio::select! {
                 ready = input.ready() => {
                     if let Some(end) = self.take(ready, &mut input) {
@@ -152,8 +188,8 @@ impl Task {
                         self.persistence.start(self.answer.message().clone());
                     }
                 }
-                () = until(&alarm) => {
-                    if let Some(end) = self.wake_up(alarm, &mut input).await {
+                alarm = Alarm::wait(alarm) => {
+                    if let Some(end) = self.sound(alarm, &mut input).await {
                         return end;
                     }
                 }
@@ -173,7 +209,7 @@ impl Task {
         if self.answer.publish() {
             self.persistence.changed();
         }
-        self.watchdogs.heard(self.answer.lines());
+        self.watchdogs.count_lines(self.answer.lines());
         if self.answer.is_over_limit() {
             self.stop(Reason::TooLarge, self.run.settings.kill_after, input);
         }
@@ -194,28 +230,23 @@ impl Task {
         input.stop(kill_after);
     }
 
-    /// A watchdog's time is over: the run is stopped, unless there is something to read after all.
-    async fn wake_up(&mut self, alarm: Option<Alarm>, input: &mut impl Input) -> Option<End> {
-        let Alarm { at, kind, limit } = alarm?;
-        if kind == Kind::Silence {
-            if at.elapsed() > FROZEN {
-                // This process was frozen, and perhaps the agent with it: it gets its time anew.
-                self.watchdogs.silent_since = Instant::now();
+    /// A watchdog's time is over: the run is stopped, unless there is a line to read after all.
+    async fn sound(&mut self, alarm: Alarm, input: &mut impl Input) -> Option<End> {
+        if self.watchdogs.forgive(alarm) {
+            return None;
+        }
+        if alarm.kind == AlarmKind::Silence {
+            let lines = self.answer.lines();
+            if let Ok(ready) = timeout(LAST_READ, input.ready()).await
+                && let Some(end) = self.take(ready, input)
+            {
+                return Some(end);
+            }
+            if self.answer.lines() > lines {
                 return None;
             }
-            if let Ok(ready) = timeout(LAST_LISTEN, input.ready()).await {
-                return self.take(ready, input);
-            }
         }
-        let limit = limit.as_millis();
-        self.answer.fail(&match kind {
-            Kind::Silence => {
-                format!("The agent printed nothing for {limit} ms (maxSilenceMs) and was stopped")
-            }
-            Kind::Run => {
-                format!("The agent ran for more than {limit} ms (maxRunMs) and was stopped")
-            }
-        });
+        self.answer.fail(&alarm.error());
         self.persistence.changed();
         self.stop(Reason::TimedOut, self.run.settings.kill_after, input);
         None
@@ -239,9 +270,13 @@ impl Task {
         };
         let told = self.answer.shown_error();
         self.answer.finish(AgentEnd { stderr: &explanation, exit_code, is_stopped });
+        if self.answer.is_over_limit() {
+            // Perhaps with its last line, when there was nothing to stop any more.
+            self.phase.stop(Reason::TooLarge);
+        }
         // Of a stopped run, not that it has given no answer.
         let error = if is_stopped { told } else { self.answer.shown_error() };
-        let reason = self.phase.end(why);
+        let reason = self.phase.reason(why);
         RunEnd { reason, exit_code, signal, error, ended_at: clock::now_ms() }
     }
 
@@ -255,84 +290,12 @@ impl Task {
         });
         let error = format!("Failed to start agent: {error}");
         self.answer.fail(&error);
-        let reason = self.phase.end(Reason::StartFailed);
         RunEnd {
-            reason,
+            reason: Reason::StartFailed,
             exit_code: Some(exit_code),
             signal: None,
             error: Some(error),
             ended_at: clock::now_ms(),
         }
-    }
-}
-
-/// The limits on a run's time.
-struct Watchdogs {
-    started: Instant,
-    max_run: Option<Duration>,
-    max_silence: Option<Duration>,
-    silent_since: Instant,
-    /// Lines that have come.
-    lines: u64,
-}
-
-/// When a watchdog wakes up.
-struct Alarm {
-    at: Instant,
-    kind: Kind,
-    limit: Duration,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Silence,
-    Run,
-}
-
-/// An alarm that comes so late was held up with the whole process.
-const FROZEN: Duration = Duration::from_secs(1);
-/// How long a silent agent is listened to once more: what it has printed may not have been noticed.
-const LAST_LISTEN: Duration = Duration::from_millis(20);
-
-impl Watchdogs {
-    fn new(run: &Run) -> Self {
-        let now = Instant::now();
-        let limit = |limit: Duration| (!limit.is_zero()).then_some(limit);
-        Self {
-            started: now,
-            max_run: limit(run.settings.max_run),
-            max_silence: limit(run.settings.max_silence),
-            silent_since: now,
-            lines: 0,
-        }
-    }
-
-    /// So many lines have come in all.
-    fn heard(&mut self, lines: u64) {
-        if lines > self.lines {
-            self.lines = lines;
-            self.silent_since = Instant::now();
-        }
-    }
-
-    /// The alarm that comes next, if one will.
-    fn alarm(&self, phase: Phase, answer: &Answer) -> Option<Alarm> {
-        if phase != Phase::Running {
-            return None;
-        }
-        let alarm = |since: Instant, kind, limit| Alarm { at: since + limit, kind, limit };
-        let run = self.max_run.map(|limit| alarm(self.started, Kind::Run, limit));
-        // Tools are silent while they work.
-        let may_be_silent = answer.has_open_tool();
-        let silence = self.max_silence.filter(|_| !may_be_silent);
-        let silence = silence.map(|limit| alarm(self.silent_since, Kind::Silence, limit));
-        run.into_iter().chain(silence).min_by_key(|alarm| alarm.at)
-    }
-}
-
-async fn until(alarm: &Option<Alarm>) {
-    match alarm {
-        Some(alarm) => sleep_until(alarm.at).await,
-        None => std::future::pending().await,
     }
 }

@@ -7,6 +7,7 @@ mod answer;
 mod lifecycle;
 #[cfg(test)]
 mod tests;
+mod watchdogs;
 
 pub(crate) use lifecycle::{Host, Start, drive};
 
@@ -65,7 +66,7 @@ pub struct Question {
 const HURRIED_KILL: Duration = Duration::from_millis(500);
 
 impl Run {
-    /// A run, and the commands that its task will be sent.
+    /// A run, and the commands that its task will be sent. `id` is new in this process.
     pub(crate) fn new(
         id: u32,
         session: SessionId,

@@ -61,6 +61,13 @@ fn stage(change: impl FnOnce(&mut Settings)) -> Stage {
 
 impl Stage {
     fn drive(&mut self, start: Start<Scripted>) -> JoinHandle<()> {
+        self.drive_when(async { start })
+    }
+
+    fn drive_when(
+        &mut self,
+        start: impl Future<Output = Start<Scripted>> + Send + 'static,
+    ) -> JoinHandle<()> {
         let question = Question {
             format: FormatName::default(),
             prompt: Prompt::default(),
@@ -187,6 +194,42 @@ async fn a_start_that_is_cancelled_ends_the_run_for_its_reason() {
 }
 
 #[tokio::test]
+async fn a_run_whose_start_hangs_can_be_aborted() {
+    let mut stage = stage(|_| {});
+    let task = stage.drive_when(std::future::pending());
+    assert!(stage.run.signal(10), "it waits for the start");
+    assert!(stage.run.abort());
+    assert_eq!(stage.end().await.reason, Reason::Aborted);
+    assert!(!stage.run.startup.wanted());
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_stop_that_comes_behind_the_gate_reaches_the_input() {
+    let mut stage = stage(|_| {});
+    let (input, script) = scripted(true);
+    let (started, start) = tokio::sync::oneshot::channel();
+    assert!(stage.run.startup.wanted());
+    stage.drive_when(async { start.await.unwrap() });
+    assert!(stage.run.abort());
+    sleep(Duration::from_millis(20)).await;
+    assert!(stage.run.feed.is_running());
+    started.send(Start::Started(input)).ok().unwrap();
+    assert_eq!(stage.end().await.reason, Reason::Aborted);
+    assert_eq!(script.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_last_line_may_be_the_one_that_is_too_much() {
+    let mut stage = stage(|settings| settings.max_run_bytes = 100);
+    let (script, _) = stage.play(true);
+    script.print(text(&"x".repeat(200)).trim_end());
+    script.end(Exit::Code(0), "");
+    let end = stage.end().await;
+    assert_eq!((end.reason, end.is_error()), (Reason::TooLarge, true));
+}
+
+#[tokio::test]
 async fn an_abort_stops_the_input_and_is_the_reason_whatever_the_exit() {
     let mut stage = stage(|settings| settings.kill_after = Duration::from_secs(7));
     let (script, _) = stage.play(false);
@@ -248,6 +291,27 @@ async fn silence_stops_a_run_but_not_while_a_tool_is_at_work() {
     assert_eq!(end.error.as_deref(), Some(error));
     assert_eq!(stage.text(), format!("[error] {error}"));
     assert!(stage.run.feed.lines().last_at.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_without_a_line_end_are_silence() {
+    let mut stage = stage(|settings| settings.max_silence = Duration::from_millis(300));
+    let (script, _) = stage.play(true);
+    let began = tokio::time::Instant::now();
+    while stage.run.feed.is_running() && began.elapsed() < Duration::from_secs(5) {
+        script.print("x");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(stage.end().await.reason, Reason::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tool_is_no_excuse_for_silence_behind_the_end_of_its_turn() {
+    let mut stage = stage(|settings| settings.max_silence = Duration::from_millis(300));
+    let (script, _) = stage.play(true);
+    script.print(TOOL);
+    script.print("{\"event\":\"agent\",\"stream\":\"lifecycle\",\"data\":{\"phase\":\"end\"}}\n");
+    assert_eq!(stage.end().await.reason, Reason::TimedOut);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@
 
 use super::lock::{is_unlocked, lock_new, open_to_read};
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -19,7 +20,7 @@ use std::{
 const SUFFIX: &str = ".active-runs.marks";
 /// The file of another place whose processes cannot be seen from here is removed when it is so old.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3_600);
-/// A file without marks in use is emptied when it has this many lines.
+/// A file is written anew when it has this many lines more than marks in use.
 const MANY_LINES: usize = 1_000;
 
 /// The marks of one store in this process.
@@ -32,7 +33,8 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct State {
     file: Option<(PathBuf, File)>,
-    in_use: usize,
+    in_use: BTreeSet<Box<str>>,
+    /// In the file, behind the first.
     lines: usize,
 }
 
@@ -68,11 +70,15 @@ impl Ledger {
     /// Notes a mark, until the result is dropped.
     pub fn note(self: &Arc<Self>, mark: &str) -> InUse {
         let mut state = self.state();
-        if state.file.is_none() {
+        // A store that was deleted may be there again.
+        let is_there = state.file.as_ref().is_some_and(|(path, _)| path.exists());
+        state.in_use.insert(mark.into());
+        if is_there {
+            state.write('+', mark);
+        } else {
             state.file = create(&self.folder).ok();
+            state.write_all();
         }
-        state.in_use += 1;
-        state.write('+', mark);
         drop(state);
         InUse { ledger: Arc::clone(self), mark: mark.into() }
     }
@@ -80,7 +86,7 @@ impl Ledger {
     /// The process ends: removes its file, unless a mark is in use.
     pub fn close(&self) {
         let mut state = self.state();
-        if state.in_use == 0
+        if state.in_use.is_empty()
             && let Some((path, _)) = state.file.take()
         {
             let _ = fs::remove_file(path);
@@ -108,10 +114,18 @@ impl State {
         // One write: what a killed process has written is whole lines.
         let _ = file.write_all(format!("{sign}{mark}\n").as_bytes());
         self.lines += 1;
-        if self.in_use == 0 && self.lines > MANY_LINES && file.set_len(0).is_ok() {
-            let _ = file.write_all(place().as_bytes());
-            self.lines = 0;
+        if self.lines > MANY_LINES + 2 * self.in_use.len() && file.set_len(0).is_ok() {
+            self.write_all();
         }
+    }
+
+    /// Writes all that is in use into the empty file.
+    fn write_all(&mut self) {
+        let Some((_, file)) = &mut self.file else { return };
+        let marks = self.in_use.iter().map(|mark| format!("+{mark}\n"));
+        let text: String = std::iter::once(place()).chain(marks).collect();
+        let _ = file.write_all(text.as_bytes());
+        self.lines = self.in_use.len();
     }
 }
 
@@ -124,7 +138,7 @@ impl Drop for Ledger {
 impl Drop for InUse {
     fn drop(&mut self) {
         let mut state = self.ledger.state();
-        state.in_use -= 1;
+        state.in_use.remove(&self.mark);
         state.write('-', &self.mark);
     }
 }
@@ -137,9 +151,8 @@ fn create(folder: &Path) -> io::Result<(PathBuf, File)> {
         .prefix(".")
         .suffix(SUFFIX)
         .make_in(folder, |path| options.create_new(true).open(path))?;
-    let (mut file, path) = made.into_parts();
+    let (file, path) = made.into_parts();
     lock_new(&file)?;
-    file.write_all(place().as_bytes())?;
     Ok((path.keep()?, file))
 }
 
@@ -233,13 +246,27 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_marks_in_use_stays_small() {
+    fn a_file_stays_small_and_has_what_is_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(Ledger::new(folder.path()));
+        let _in_use = ledger.note("kept");
         for _ in 0..2 * MANY_LINES {
             drop(ledger.note("0123456789abcdef0123456789abcdef"));
         }
         let path = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
-        assert!(fs::metadata(path).unwrap().len() < 40 * MANY_LINES as u64);
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.len() < 40 * MANY_LINES && text.contains("+kept\n"));
+    }
+
+    #[test]
+    fn a_store_that_is_deleted_gets_its_marks_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(Ledger::new(folder.path()));
+        let _first = ledger.note("first");
+        let path = || fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        fs::remove_file(path()).unwrap();
+        let _second = ledger.note("second");
+        let text = fs::read_to_string(path()).unwrap();
+        assert!(text.contains("+first\n") && text.contains("+second\n"), "{text}");
     }
 }

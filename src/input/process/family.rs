@@ -3,12 +3,12 @@
 //! Agents put their tools into process groups and sessions of their own, where a signal to the
 //! agent's group does not reach them. Before each signal the descendants are looked up: by their
 //! parents, by the ones that were seen before, and by the mark in their environment. They are
-//! remembered with the time at which they began, and checked against it before they are signalled, so
-//! that nobody is who has been given such a number since.
+//! remembered with the time at which they began, and checked against it before they are signalled:
+//! a process that has got the number of one of them since is left alone.
 
 use super::{
     leader::Leader,
-    table::{self, Entry},
+    table::{self, Entry, in_background},
 };
 use crate::diagnostics::{self, Warning};
 use rustix::process::Signal;
@@ -16,7 +16,7 @@ use std::{
     any::Any,
     fmt,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -37,19 +37,22 @@ const GIVE_UP: Duration = Duration::from_secs(600);
 
 /// An agent's process and its descendants.
 pub struct Family {
+    /// The agent's own process.
     pub leader: Leader,
     /// In the environment of all of them.
     mark: Box<str>,
     /// When the leader began; 0 when that could not be learnt.
     since: u64,
-    /// The descendants that were seen so far and live.
+    /// The descendants that the last look has found.
     seen: Mutex<Vec<Entry>>,
     /// The server ends: who is left is killed at once.
     hurry: Notify,
     /// The leader has been asked to end.
     is_asked: AtomicBool,
+    /// When SIGKILL was first sent.
+    killed_at: OnceLock<Instant>,
     /// Says elsewhere that there may be somebody with this mark.
-    _record: Record,
+    record: Mutex<Option<Record>>,
 }
 
 /// What is kept as long as somebody of a family may have to be stopped.
@@ -63,8 +66,8 @@ impl fmt::Debug for Family {
 
 impl Family {
     /// Of a leader that was started with this mark in its environment.
-    pub fn new(leader: Leader, mark: Box<str>, record: Record) -> Self {
-        let since = table::entry(leader.pid()).map_or(0, |entry| entry.start);
+    pub fn new(leader: Leader, mark: Box<str>) -> Self {
+        let since = table::start_of_child(leader.pid());
         Self {
             leader,
             mark,
@@ -72,8 +75,24 @@ impl Family {
             seen: Mutex::default(),
             hurry: Notify::new(),
             is_asked: AtomicBool::new(false),
-            _record: record,
+            killed_at: OnceLock::new(),
+            record: Mutex::default(),
         }
+    }
+
+    /// The value of [`table::MARK`] in the environment of its members.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    /// Keeps `record` as long as somebody may have to be stopped.
+    pub fn keep(&self, record: Record) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+    }
+
+    /// When SIGKILL was first sent.
+    pub fn killed_at(&self) -> Option<Instant> {
+        self.killed_at.get().copied()
     }
 
     /// Sends the leader and its group a signal, by number.
@@ -83,10 +102,18 @@ impl Family {
         }
     }
 
+    /// Sends the leader and its group SIGKILL, without looking for anybody else.
+    pub fn kill_leader(&self) {
+        self.killed_at.get_or_init(Instant::now);
+        self.leader.signal(Signal::KILL);
+    }
+
     /// Asks the leader alone to end. It is asked once: to many programs a second time means "at
-    /// once".
+    /// once". It is not reaped before [`Family::stop`] has found the others, because its number is
+    /// their group's.
     pub fn ask_leader(&self) {
         if !self.is_asked.swap(true, Ordering::Relaxed) {
+            self.leader.keep();
             self.leader.signal_alone(Signal::TERM);
         }
     }
@@ -100,90 +127,60 @@ impl Family {
     }
 
     /// Stops all of them: politely now, by force at the time that `kill_at` says, which may change.
-    /// Returns when nobody is left, or those that are left cannot be ended.
-    pub async fn stop(self: Arc<Self>, mut kill_at: watch::Receiver<Instant>) {
-        let _listed = Stopping::list(&self);
-        self.signal_all(Signal::TERM).await;
-        let mut pause = LOOKS.0;
-        loop {
-            // Who is found now was not there before, and has not been asked.
-            if self.is_gone() && self.signal_all(Signal::TERM).await == 0 {
-                return;
-            }
-            let until = *kill_at.borrow_and_update();
-            if Instant::now() >= until {
-                break;
-            }
-            let next = until.min(Instant::now() + pause);
-            tokio::select! {
-                // An error, when the run is over: the time that it said last holds.
-                Ok(()) = kill_at.changed() => {}
-                () = self.hurry.notified() => break,
-                () = sleep_until(next) => {}
-            }
-            pause = (pause * 2).min(LOOKS.1);
-        }
-        let killed = Instant::now();
-        let (mut pause, mut is_told) = (LATE_LOOKS.0, false);
-        while killed.elapsed() < GIVE_UP {
-            // Again and again: what is killed may just have started another.
-            if self.signal_all(Signal::KILL).await == 0 && self.is_gone() {
-                return;
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(LATE_LOOKS.1);
-            if killed.elapsed() > STUCK && !self.is_gone() && !is_told {
-                is_told = true;
-                self.tell();
-            }
-        }
+    /// The future ends when nobody is left, or those that are left cannot be ended.
+    pub fn stop(
+        self: &Arc<Self>,
+        kill_at: watch::Receiver<Instant>,
+    ) -> impl Future<Output = ()> + use<> {
+        // Before it is polled: who waits until all are gone must wait for this one.
+        Stopping::list(self).run(kill_at)
     }
 
     fn tell(&self) {
-        let left: Vec<_> = self.left().iter().map(i32::to_string).collect();
         diagnostics::warn(&Warning {
             code: "PROCESS_LEFT",
-            message: format!("SIGKILL has not ended process {}", left.join(", ")),
+            message: format!("SIGKILL has not ended process {}", listed(&self.living())),
             session: None,
         });
     }
 
     /// Looks the descendants up and signals them and the leader with its group. Returns how many
-    /// descendants were found alive.
-    async fn signal_all(&self, signal: Signal) -> usize {
-        let found = self.look().await;
-        let is_led = !self.leader.is_reaped();
-        let is_leaders_turn =
-            signal != Signal::TERM || !self.is_asked.swap(true, Ordering::Relaxed);
-        if is_leaders_turn {
-            self.leader.signal(signal);
-        }
+    /// descendants were found alive. Blocks.
+    fn signal_all(&self, signal: Signal) -> usize {
+        let found = self.look();
+        let is_leaders_turn = match signal {
+            Signal::TERM => !self.is_asked.swap(true, Ordering::Relaxed),
+            _ => true,
+        };
+        // Members of the group are signalled with it.
+        let has_group = is_leaders_turn && self.leader.signal(signal);
         for entry in &found {
-            // Members of the group have been signalled with it.
-            let is_signalled = is_leaders_turn && is_led && entry.group == self.leader.pid();
-            if !is_signalled {
+            if !(has_group && entry.group == self.leader.pid()) {
                 signal_exactly(entry, signal);
             }
+        }
+        if signal == Signal::KILL {
+            self.killed_at.get_or_init(Instant::now);
         }
         found.len()
     }
 
-    /// The descendants that live, all that can be found.
-    async fn look(&self) -> Vec<Entry> {
-        let table = table::all().await;
-        let is_there = |entry: &Entry| {
-            table.iter().any(|now| (now.pid, now.start) == (entry.pid, entry.start))
-        };
-        let mut roots: Vec<i32> =
-            self.seen().iter().filter(|entry| is_there(entry)).map(|entry| entry.pid).collect();
+    /// The descendants that live, all that can be found. Blocks.
+    fn look(&self) -> Vec<Entry> {
+        let table = table::all();
+        let at = |pid: i32| table.iter().find(|now| now.pid == pid);
+        let seen = self.seen().clone();
+        let there = seen.iter().filter(|seen| at(seen.pid).is_some_and(|now| now.is_of(seen)));
+        let mut roots: Vec<i32> = there.map(|entry| entry.pid).collect();
         let leader = self.leader.pid();
-        let is_led = !self.leader.is_reaped();
+        // As long as it is not reaped, be it as a zombie, its number means it and its group.
+        let is_led = !self.leader.is_reaped()
+            && at(leader).is_some_and(|now| self.since == 0 || now.start == self.since);
         if is_led {
             roots.push(leader);
         }
-        let mut found = table::descendants(&table, &roots, &self.mark, self.since).await;
+        let mut found = table::descendants(&table, &roots, &self.mark, self.since);
         let known = table.iter().filter(|entry| {
-            // The leader's number means its group as long as it is not reaped.
             let is_member = is_led && entry.group == leader && entry.start >= self.since;
             is_member || roots.contains(&entry.pid)
         });
@@ -195,19 +192,22 @@ impl Family {
         found
     }
 
-    /// Whether the leader has ended and so have all descendants that were seen.
+    /// Whether the leader has ended and so have all descendants that were seen. Blocks.
     fn is_gone(&self) -> bool {
-        self.leader.try_reap().is_some() && self.left().is_empty()
+        let mut seen = self.seen().clone();
+        seen.retain(lives);
+        let is_gone = self.leader.try_reap().is_some() && seen.is_empty();
+        *self.seen() = seen;
+        is_gone
     }
 
-    /// The numbers of those that were seen and live still, the leader's among them.
-    fn left(&self) -> Vec<i32> {
-        let mut left: Vec<i32> =
-            self.seen().iter().filter(|entry| lives(entry)).map(|entry| entry.pid).collect();
+    /// The numbers of those that lived at the last look, the leader's among them.
+    fn living(&self) -> Vec<i32> {
+        let mut living: Vec<i32> = self.seen().iter().map(|entry| entry.pid).collect();
         if !self.leader.is_reaped() {
-            left.push(self.leader.pid());
+            living.push(self.leader.pid());
         }
-        left
+        living
     }
 
     fn seen(&self) -> MutexGuard<'_, Vec<Entry>> {
@@ -217,10 +217,10 @@ impl Family {
 
 /// Whether it is the very process that the entry was made of, and has not ended.
 fn lives(entry: &Entry) -> bool {
-    table::entry(entry.pid).is_some_and(|now| now.start == entry.start && !now.is_zombie)
+    table::entry(entry.pid).is_some_and(|now| now.is_of(entry) && !now.is_zombie)
 }
 
-/// Signals the process that the entry was made of, and no other that has its number now.
+/// Signals the process that the entry was made of, and no other that has its number now. Blocks.
 pub fn signal_exactly(entry: &Entry, signal: Signal) {
     let Some(pid) = rustix::process::Pid::from_raw(entry.pid) else { return };
     #[cfg(linux)]
@@ -239,17 +239,77 @@ pub fn signal_exactly(entry: &Entry, signal: Signal) {
     }
 }
 
+/// Process numbers, for a sentence.
+pub fn listed(pids: &[i32]) -> String {
+    let pids: Vec<_> = pids.iter().map(i32::to_string).collect();
+    pids.join(", ")
+}
+
 /// The families that are being stopped, also when their runs are over.
 static STOPPING: Mutex<Vec<Arc<Family>>> = Mutex::new(Vec::new());
 static ONE_LESS: Condvar = Condvar::new();
 
-/// Lists a family among them while this exists.
+/// A family that is being stopped, listed among the others while this exists.
 struct Stopping(Arc<Family>);
 
 impl Stopping {
     fn list(family: &Arc<Family>) -> Self {
         stopping().push(Arc::clone(family));
         Self(Arc::clone(family))
+    }
+
+    async fn run(self, mut kill_at: watch::Receiver<Instant>) {
+        let family = &self.0;
+        self.signal_all(Signal::TERM).await;
+        // Whoever is in its group is known now.
+        family.leader.release();
+        let mut pause = LOOKS.0;
+        loop {
+            // Who is found now was not there before, and has not been asked.
+            if self.is_gone().await && self.signal_all(Signal::TERM).await == 0 {
+                return;
+            }
+            let until = *kill_at.borrow_and_update();
+            if Instant::now() >= until {
+                break;
+            }
+            let next = until.min(Instant::now() + pause);
+            tokio::select! {
+                // An error, when the run is over: the time that it said last holds.
+                Ok(()) = kill_at.changed() => {}
+                () = family.hurry.notified() => break,
+                () = sleep_until(next) => {}
+            }
+            pause = (pause * 2).min(LOOKS.1);
+        }
+        let began = Instant::now();
+        let (mut pause, mut is_told) = (LATE_LOOKS.0, false);
+        while began.elapsed() < GIVE_UP {
+            // Again and again: what is killed may just have started another.
+            if self.signal_all(Signal::KILL).await == 0 && self.is_gone().await {
+                return;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LATE_LOOKS.1);
+            if began.elapsed() > STUCK && !is_told && !self.is_gone().await {
+                is_told = true;
+                family.tell();
+            }
+        }
+        let family = Arc::clone(family);
+        drop(self);
+        // Should it end after all, it must not stay a zombie.
+        family.leader.wait(&family.leader.watch()).await;
+    }
+
+    async fn signal_all(&self, signal: Signal) -> usize {
+        let family = Arc::clone(&self.0);
+        in_background(move || family.signal_all(signal)).await
+    }
+
+    async fn is_gone(&self) -> bool {
+        let family = Arc::clone(&self.0);
+        in_background(move || family.is_gone()).await
     }
 }
 
@@ -264,12 +324,12 @@ fn stopping() -> MutexGuard<'static, Vec<Arc<Family>>> {
     STOPPING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The numbers of the processes that stopped agents have left and that have not ended.
+/// The numbers of the processes that stopped agents have left and that had not ended at the last look.
 pub fn remaining() -> Vec<i32> {
     let families = stopping().clone();
-    let mut left: Vec<i32> = families.iter().flat_map(|family| family.left()).collect();
-    left.sort_unstable();
-    left
+    let mut living: Vec<i32> = families.iter().flat_map(|family| family.living()).collect();
+    living.sort_unstable();
+    living
 }
 
 /// The server ends: whoever is left of agents whose runs are over is killed at once.

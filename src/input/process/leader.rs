@@ -15,11 +15,15 @@ use rustix::{
 };
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 #[cfg(linux)]
 use std::{os::fd::OwnedFd, sync::Arc};
+use tokio::sync::Notify;
 
 /// The process that was started.
 #[derive(Debug)]
@@ -31,6 +35,9 @@ pub struct Leader {
     pidfd: Option<Arc<OwnedFd>>,
     /// How it ended, once it is reaped.
     exit: Mutex<Option<Exit>>,
+    /// It is not to be reaped yet: see [`Leader::keep`].
+    is_kept: AtomicBool,
+    released: Notify,
 }
 
 /// Tells when a process has ended, where the system can.
@@ -70,6 +77,8 @@ impl Leader {
                 pidfd_open(pid, PidfdFlags::NONBLOCK).ok().map(Arc::new)
             },
             exit: Mutex::default(),
+            is_kept: AtomicBool::new(false),
+            released: Notify::new(),
         }
     }
 
@@ -83,12 +92,12 @@ impl Leader {
         self.exit().is_some()
     }
 
-    /// Sends a signal to the process and to its group, once to each member. Nothing happens when the
-    /// process has been reaped.
-    pub fn signal(&self, signal: Signal) {
+    /// Sends a signal to the process and to its group, once to each member. False, and nothing
+    /// happens, when the process has been reaped.
+    pub fn signal(&self, signal: Signal) -> bool {
         let mut exit = self.exit();
         if !self.is_there(&mut exit) {
-            return;
+            return false;
         }
         if getpgid(Some(self.pid)) != Ok(self.pid) {
             // It has left its group: the signal to that does not reach it.
@@ -96,6 +105,7 @@ impl Leader {
         }
         // Refused where no member may be signalled (another user's), or none is left.
         let _ = kill_process_group(self.pid, signal);
+        true
     }
 
     /// Sends a signal to the process and not to its group. Nothing happens when the process has been
@@ -146,14 +156,18 @@ impl Leader {
         #[cfg(linux)]
         if let Some(ended) = &watch.ended {
             loop {
-                let ready = ended.readable().await;
                 if let Some(exit) = self.try_reap() {
                     return exit;
                 }
-                match ready {
-                    Ok(mut ready) => ready.clear_ready(),
-                    // The runtime ends.
-                    Err(_) => break,
+                tokio::select! {
+                    ready = ended.readable() => match ready {
+                        // Ended and not reaped: it is kept, and will be released.
+                        Ok(mut ready) if self.try_reap().is_none() => ready.clear_ready(),
+                        Ok(_) => {}
+                        // The runtime ends.
+                        Err(_) => break,
+                    },
+                    () = self.released.notified() => {}
                 }
             }
         }
@@ -169,10 +183,21 @@ impl Leader {
         }
     }
 
+    /// Has it not reaped for now, should it end: its number stays its own, and its group's.
+    pub fn keep(&self) {
+        self.is_kept.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes [`Leader::keep`] back.
+    pub fn release(&self) {
+        self.is_kept.store(false, Ordering::SeqCst);
+        self.released.notify_one();
+    }
+
     /// How it ended, if it has; reaps it then.
     pub fn try_reap(&self) -> Option<Exit> {
         let mut exit = self.exit();
-        if exit.is_none() {
+        if exit.is_none() && !self.is_kept.load(Ordering::SeqCst) {
             let ended = match waitpid(Some(self.pid), WaitOptions::NOHANG) {
                 Ok(None) | Err(Errno::INTR) => None,
                 Ok(Some((_, status))) => {

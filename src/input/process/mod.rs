@@ -1,8 +1,9 @@
 //! An agent program as an input: its pipes, its end, and how it is stopped.
 //!
-//! The task that owns the input is the only one that signals the process, but for what waits for its
-//! start and for those whom a stopped agent has left. Both pipes are read all the time. Knows nothing
-//! of lines, events or the disk.
+//! Signals go through the input, which one task owns; only those that wait for the start are sent by
+//! the thread that starts. To stop an agent with its descendants takes longer than its run may: it is
+//! a task of its own (`family`), which the input begins once. Both pipes are read all the time.
+//! Knows nothing of lines, events or the disk.
 
 mod family;
 mod leader;
@@ -14,13 +15,12 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use family::{Record, hurry, remaining, wait_until_gone};
+pub use family::{Family, Record, hurry, listed, remaining, wait_until_gone};
 pub use orphans::{end_marked, reap_orphans};
 pub use spawn::{NotSpawned, SpawnError, Spawned, Spawner, spawner};
 pub use stderr::StderrTail;
 
 use super::{End, Exit, Input, Ready, Startup};
-use family::Family;
 use leader::EndWatch;
 use relay::Relay;
 use rustix::io::ioctl_fionread;
@@ -74,8 +74,8 @@ pub struct ProcessInput {
 struct Pipe {
     /// None at its end.
     receiver: Option<pipe::Receiver>,
-    /// Set when it is read no longer than this: the bytes that were in it then and are still unread.
-    left: Option<usize>,
+    /// Set when nothing more is read than was in it at a time: how much of that is unread.
+    unread: Option<usize>,
 }
 
 impl ProcessInput {
@@ -88,7 +88,7 @@ impl ProcessInput {
         let pipes = Pipe::new(stdout).and_then(|stdout| Ok((stdout, Pipe::new(stderr)?)));
         let (stdout, stderr) = pipes.inspect_err(|_| {
             let (_, kill_at) = watch::channel(Instant::now());
-            tokio::spawn(Arc::clone(&family).stop(kill_at));
+            tokio::spawn(family.stop(kill_at));
             startup.ended();
         })?;
         Ok(Self {
@@ -131,16 +131,30 @@ impl ProcessInput {
         });
     }
 
-    /// When the agent is taken for one that cannot be ended.
-    fn give_up_at(&self) -> Option<Instant> {
-        self.kill_at.as_ref().map(|kill_at| *kill_at.borrow() + self.after_kill)
+    /// When the agent should be gone: some time after SIGKILL was sent, or should have been.
+    fn gone_by(&self) -> Option<Instant> {
+        let kill_at = *self.kill_at.as_ref()?.borrow();
+        Some(self.family.killed_at().unwrap_or(kill_at) + self.after_kill)
+    }
+
+    /// The agent should be gone.
+    fn give_up(&mut self) {
+        if let Some(exit) = self.family.leader.try_reap() {
+            self.exited(exit);
+        } else if self.family.killed_at().is_none() {
+            // Whoever was to do it is held up.
+            self.family.kill_leader();
+        } else {
+            self.exited(Exit::Unknown);
+            self.close_pipes();
+        }
     }
 }
 
 impl Input for ProcessInput {
     async fn ready(&mut self) -> Ready {
         loop {
-            if self.stdout.has_left() {
+            if self.stdout.has_unread() {
                 return Ready::Bytes;
             }
             let is_read = !self.stdout.is_open() && !self.stderr.is_open();
@@ -149,16 +163,13 @@ impl Input for ProcessInput {
                 return Ready::Ended(End { exit, explanation: self.tail.text() });
             }
             let has_exited = self.exit.is_some();
-            let give_up_at = self.give_up_at();
+            let gone_by = self.gone_by();
             tokio::select! {
                 () = self.stdout.readable() => return Ready::Bytes,
                 () = readable(&self.stderr, &mut self.relay) => self.read_stderr(),
                 exit = self.family.leader.wait(&self.ended), if !has_exited => self.exited(exit),
                 () = until(self.pipes_until) => self.close_pipes(),
-                () = until(give_up_at), if !has_exited => {
-                    self.exited(Exit::Unknown);
-                    self.close_pipes();
-                }
+                () = until(gone_by), if !has_exited => self.give_up(),
             }
         }
     }
@@ -179,7 +190,7 @@ impl Input for ProcessInput {
                 let (sender, receiver) = watch::channel(at);
                 self.kill_at = Some(sender);
                 self.family.ask_childless_leader();
-                tokio::spawn(Arc::clone(&self.family).stop(receiver));
+                tokio::spawn(self.family.stop(receiver));
             }
         }
     }
@@ -210,15 +221,15 @@ async fn readable(stderr: &Pipe, relay: &mut Relay) {
 
 impl Pipe {
     fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { receiver: Some(pipe::Receiver::from_owned_fd(fd)?), left: None })
+        Ok(Self { receiver: Some(pipe::Receiver::from_owned_fd(fd)?), unread: None })
     }
 
     fn is_open(&self) -> bool {
         self.receiver.is_some()
     }
 
-    fn has_left(&self) -> bool {
-        self.is_open() && self.left.is_some()
+    fn has_unread(&self) -> bool {
+        self.is_open() && self.unread.is_some()
     }
 
     /// Waits until there is something to read, or the end; for ever, when it is closed.
@@ -234,8 +245,9 @@ impl Pipe {
     /// read, however late this process is.
     fn limit(&mut self) {
         if let Some(receiver) = &self.receiver {
-            self.left = ioctl_fionread(receiver).ok().and_then(|bytes| usize::try_from(bytes).ok());
-            if self.left.is_none_or(|left| left == 0) {
+            self.unread =
+                ioctl_fionread(receiver).ok().and_then(|bytes| usize::try_from(bytes).ok());
+            if self.unread.is_none_or(|unread| unread == 0) {
                 self.receiver = None;
             }
         }
@@ -245,11 +257,11 @@ impl Pipe {
     fn read(&mut self, take: &mut dyn FnMut(&[u8])) {
         let Some(receiver) = &self.receiver else { return };
         let is_open = READ_BUFFER.with_borrow_mut(|buffer| {
-            let read = match self.left {
+            let read = match self.unread {
                 None => receiver.try_read(buffer),
                 // Not as tokio reads: it may not have learnt yet that there is something.
-                Some(left) => {
-                    let most = left.min(buffer.len());
+                Some(unread) => {
+                    let most = unread.min(buffer.len());
                     rustix::io::read(receiver, &mut buffer[..most]).map_err(io::Error::from)
                 }
             };
@@ -257,11 +269,11 @@ impl Pipe {
                 Ok(0) => false,
                 Ok(length) => {
                     take(&buffer[..length]);
-                    self.left = self.left.map(|left| left - length);
-                    self.left != Some(0)
+                    self.unread = self.unread.map(|unread| unread - length);
+                    self.unread != Some(0)
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
-                Err(error) => error.kind() == io::ErrorKind::WouldBlock && self.left.is_none(),
+                Err(error) => error.kind() == io::ErrorKind::WouldBlock && self.unread.is_none(),
             }
         });
         if !is_open {

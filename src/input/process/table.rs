@@ -1,9 +1,11 @@
 //! Which processes there are, whose children they are, and which bear a mark in their environment.
 //!
-//! A look at one process takes some 20 µs, and a machine may have thousands: the looks are taken in
-//! slices, between which other tasks of the thread have their turn.
+//! All of it may block: `/proc/<pid>/environ` waits for a lock that a process holds which is stuck in
+//! a dead file system, and other systems than Linux are asked through `ps`. Looks are taken by
+//! [`in_background`].
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, thread};
+use tokio::sync::oneshot;
 
 /// The variable that every agent is started with, and that its children inherit: a value of their
 /// run's own, by which they are found when they have left their parents and their group.
@@ -25,14 +27,45 @@ pub struct Entry {
     pub is_zombie: bool,
 }
 
+impl Entry {
+    /// Whether both are of one process.
+    pub fn is_of(&self, other: &Self) -> bool {
+        (self.pid, self.start) == (other.pid, other.start)
+    }
+}
+
+/// Calls `look` on a thread that is made for it: the runtime's own must not wait, and the disk's may
+/// all be waiting. Where no thread can be had, it is called here.
+pub async fn in_background<R: Send + 'static>(look: impl Fn() -> R + Send + Sync + 'static) -> R {
+    let look = Arc::new(look);
+    let (done, result) = oneshot::channel();
+    let work = {
+        let look = Arc::clone(&look);
+        // Nobody waits for it any more when the runtime ends.
+        move || drop(done.send(look()))
+    };
+    let thread = thread::Builder::new().name("active-runs-look".into());
+    if thread.spawn(work).is_ok()
+        && let Ok(found) = result.await
+    {
+        return found;
+    }
+    look()
+}
+
 /// All processes.
-pub async fn all() -> Vec<Entry> {
-    system::all().await
+pub fn all() -> Vec<Entry> {
+    system::all()
 }
 
 /// The process of this number, if there is one.
 pub fn entry(pid: i32) -> Option<Entry> {
     system::entry(pid)
+}
+
+/// When a child of this process began; 0 where that cannot be asked quickly.
+pub fn start_of_child(pid: i32) -> u64 {
+    system::start_of_child(pid)
 }
 
 /// Whether the process surely has no children now; false where that cannot be asked quickly.
@@ -42,7 +75,7 @@ pub fn has_no_children(pid: i32) -> bool {
 
 /// Of `table`: the processes that descend from `roots` or bear `mark`, and their descendants.
 /// Processes that began before `since` are none of them. The roots themselves are left out.
-pub async fn descendants(table: &[Entry], roots: &[i32], mark: &str, since: u64) -> Vec<Entry> {
+pub fn descendants(table: &[Entry], roots: &[i32], mark: &str, since: u64) -> Vec<Entry> {
     let younger = || table.iter().filter(|entry| entry.start >= since);
     let mut children: HashMap<i32, Vec<&Entry>> = HashMap::new();
     for entry in younger() {
@@ -62,10 +95,7 @@ pub async fn descendants(table: &[Entry], roots: &[i32], mark: &str, since: u64)
     for &root in roots {
         add_family(&mut found, root);
     }
-    for (looked, entry) in younger().enumerate() {
-        if looked % SLICE == SLICE - 1 {
-            tokio::task::yield_now().await;
-        }
+    for entry in younger() {
         let is_known = found.contains_key(&entry.pid) || roots.contains(&entry.pid);
         if !is_known && !entry.is_zombie && has_mark(entry.pid, mark) {
             found.insert(entry.pid, *entry);
@@ -103,26 +133,16 @@ fn marks(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
     values.flat_map(|value| value.split(|&byte| byte == b'.')).filter(|mark| !mark.is_empty())
 }
 
-/// Processes looked at in one turn.
-const SLICE: usize = 32;
-
 #[cfg(linux)]
 mod system {
-    use super::{Entry, SLICE};
+    use super::Entry;
     use std::{fs, io::Read};
 
-    pub async fn all() -> Vec<Entry> {
+    pub fn all() -> Vec<Entry> {
         // Without `/proc` nobody is found but by the group.
-        let Ok(names) = fs::read_dir("/proc") else { return Vec::new() };
-        let mut table = Vec::new();
-        for (looked, name) in names.filter_map(Result::ok).enumerate() {
-            if looked % SLICE == SLICE - 1 {
-                tokio::task::yield_now().await;
-            }
-            let pid = name.file_name().to_str().and_then(|name| name.parse().ok());
-            table.extend(pid.and_then(entry));
-        }
-        table
+        let names = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+        let pids = names.filter_map(|name| name.file_name().to_str()?.parse().ok());
+        pids.filter_map(entry).collect()
     }
 
     pub fn entry(pid: i32) -> Option<Entry> {
@@ -142,6 +162,10 @@ mod system {
             start,
             is_zombie: matches!(state, "Z" | "X"),
         })
+    }
+
+    pub fn start_of_child(pid: i32) -> u64 {
+        entry(pid).map_or(0, |entry| entry.start)
     }
 
     pub fn has_no_children(pid: i32) -> bool {
@@ -164,8 +188,8 @@ mod system {
     /// What `ps` prints of each process; every Unix system has these.
     const COLUMNS: &str = "pid=,ppid=,pgid=,stat=,lstart=";
 
-    pub async fn all() -> Vec<Entry> {
-        tokio::task::spawn_blocking(|| list(&["-A"])).await.unwrap_or_default()
+    pub fn all() -> Vec<Entry> {
+        list(&["-A"])
     }
 
     pub fn entry(pid: i32) -> Option<Entry> {
@@ -200,6 +224,10 @@ mod system {
         // Only compared: months of 31 days keep the order.
         let start = ((((year * 12 + month) * 31 + day) * 24 + hour) * 60 + minute) * 60 + second;
         Some(Entry { pid, parent, group, start, is_zombie: state.starts_with('Z') })
+    }
+
+    pub fn start_of_child(_pid: i32) -> u64 {
+        0
     }
 
     pub fn has_no_children(_pid: i32) -> bool {
@@ -255,20 +283,20 @@ mod tests {
         Entry { pid, parent, group: pid, start, is_zombie: false }
     }
 
-    #[tokio::test]
-    async fn children_and_theirs_are_found_in_any_order() {
+    #[test]
+    fn children_and_theirs_are_found_in_any_order() {
         let table =
             [entry(5, 4, 9), entry(4, 3, 8), entry(3, 2, 7), entry(9, 1, 8), entry(6, 2, 1)];
         let mut found: Vec<_> =
-            descendants(&table, &[2], "no such mark", 5).await.iter().map(|e| e.pid).collect();
+            descendants(&table, &[2], "no such mark", 5).iter().map(|e| e.pid).collect();
         found.sort_unstable();
         assert_eq!(found, [3, 4, 5], "6 began before the agent: its parent's number was another's");
     }
 
-    #[tokio::test]
-    async fn this_process_and_its_parent_are_in_the_table() {
+    #[test]
+    fn this_process_and_its_parent_are_in_the_table() {
         let own = super::entry(std::process::id() as i32).unwrap();
-        let table = all().await;
+        let table = all();
         let found = table.iter().find(|entry| entry.pid == own.pid).unwrap();
         assert_eq!(found, &own);
         assert!(own.parent > 0 && own.start > 0 && !own.is_zombie);

@@ -20,8 +20,11 @@ async fn start(script: &str, arg: &str, startup: &Arc<Startup>) -> Result<Spawne
         env: vec![("PATH".into(), "/bin:/usr/bin".into())],
     };
     let (done, started) = oneshot::channel();
-    let prepare = move |_: &str| (command, Box::new(()) as Record);
-    spawner().unwrap().spawn(prepare, Arc::clone(startup), |spawned| drop(done.send(spawned)));
+    spawner().unwrap().spawn(
+        move || command,
+        Arc::clone(startup),
+        |spawned| drop(done.send(spawned)),
+    );
     started.await.unwrap()
 }
 
@@ -150,6 +153,22 @@ async fn a_stop_reaches_who_has_lost_its_parents_and_ignores_the_polite_signal()
 }
 
 #[tokio::test]
+async fn a_stop_reaches_who_is_in_the_group_of_an_agent_that_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..10 {
+        let path = folder.path().join(format!("pid-{round}"));
+        // Without a parent and without the mark, the group is all that tells.
+        let script = "(env -i /bin/sh -c 'echo $$ > \"$0\"; exec sleep 60' \"$1\" >/dev/null 2>&1 &); \
+                      exec sleep 60";
+        let (mut input, _) = input(script, path.to_str().unwrap(), LIMITS).await;
+        let child = pid_in(&path).await;
+        input.stop(Duration::from_secs(30));
+        assert_eq!(read(&mut input).await.1.exit, Exit::Signal(15));
+        until(|| !is_alive(child)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_number_that_is_another_processes_now_is_not_signalled() {
     let (mut input, startup) = input("exec sleep 60", "", LIMITS).await;
     let now = table::entry(startup.pid().unwrap()).unwrap();
@@ -179,7 +198,7 @@ async fn what_a_dead_server_left_is_found_by_its_mark() {
     let spawned = start(script, "", &startup).await.unwrap();
     let mut input = ProcessInput::new(spawned, startup, LIMITS).unwrap();
     let (mark, _) = read(&mut input).await;
-    let ended = end_marked(&[mark.trim().to_owned()], Duration::from_secs(5)).await;
-    assert_eq!(ended.len(), 1, "{mark:?}");
-    assert!(!is_alive(ended[0]));
+    let ended = end_marked(vec![mark.trim().to_owned()], Duration::from_secs(5)).await;
+    assert_eq!((ended.gone.len(), ended.living.len()), (1, 0), "{mark:?}");
+    assert!(!is_alive(ended.gone[0]));
 }
