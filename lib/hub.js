@@ -42,8 +42,10 @@ class Hub {
     const view = this.#views.get(sessionId);
     // While it is running as seen from here, no other run can have taken its place.
     if (view?.isRunning) return view;
-    const handle = this.#bell.find(sessionId);
-    if (view && (!handle || handle.id === view.id)) return view;
+    const id = this.#bell.findId(sessionId);
+    // One that has just been forgotten is there until this realm is told so.
+    if (view && (id === null || id === view.id)) return view;
+    const handle = id === null ? null : this.#bell.find(sessionId);
     return handle ? this.#show(handle, false) : undefined;
   }
 

@@ -185,13 +185,14 @@ pub fn close() {
 pub fn end_all() {
     registry::all_running().iter().for_each(|run| run.hurry());
     process::hurry();
-    if !registry::wait_until_none_runs(POLITE) {
+    let mut is_alone = registry::wait_until_none_runs(POLITE);
+    if !is_alone {
         for run in registry::all_running() {
             run.signal(libc::SIGKILL);
         }
-        registry::wait_until_none_runs(LAST_FLUSHES);
+        is_alone = registry::wait_until_none_runs(LAST_FLUSHES);
     }
-    process::wait_until_gone(LAST_KILLS);
+    is_alone &= process::wait_until_gone(LAST_KILLS);
     persistence::save_unsaved(LAST_FLUSHES);
-    store::close_all();
+    store::close_all(is_alone);
 }

@@ -205,16 +205,17 @@ impl Persistence {
             return;
         }
         let size = u32::try_from(size.0).unwrap_or(u32::MAX);
+        let mut is_closing = false;
         if let Ok(_memory) = UNSAVED_BYTES.try_acquire_many(size) {
             let mut pause = FIRST_PAUSE;
-            let mut is_closing = false;
             while self.has_failed && Instant::now() < until && !is_closing {
                 is_closing = rest_until(Instant::now() + pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 self.put_final(message.clone()).await;
             }
         }
-        if self.has_failed {
+        // Whose server ends has been told that it is not saved.
+        if self.has_failed && !is_closing {
             let session = &self.session;
             diagnostics::warn(&Warning {
                 code: "ANSWER_LOST",
@@ -289,8 +290,8 @@ fn unsaved() -> MutexGuard<'static, usize> {
     UNSAVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The process ends: answers that could not be written are tried for the last time, and told of if
-/// they are lost. Waits for that, but no longer than `patience`.
+/// The process ends: answers that could not be written are tried for the last time. Waits for that,
+/// but no longer than `patience`.
 pub fn save_unsaved(patience: Duration) {
     if *unsaved() == 0 {
         return;

@@ -141,10 +141,18 @@ impl Bell {
         Ok(RunHandle::at(run, 0))
     }
 
-    /// The session's run, read from where it stands now; null when there is none.
+    /// The number of the session's run; null when there is none.
+    #[napi]
+    pub fn find_id(&self, session_id: String) -> Option<u32> {
+        // An id that can have no file has no run either.
+        let session = SessionId::new(&session_id).ok()?;
+        registry::find(&session).map(|run| run.id)
+    }
+
+    /// The session's run, read from where it stands now; null when there is none. The handle keeps the
+    /// run's events: it is to be released.
     #[napi]
     pub fn find(&self, session_id: String) -> Option<RunHandle> {
-        // An id that can have no file has no run either.
         let session = SessionId::new(&session_id).ok()?;
         let run = registry::find(&session)?;
         let handle = self.handle(Arc::clone(&run));

@@ -68,6 +68,11 @@ impl Startup {
         }
     }
 
+    /// Whether it has ended, or never will be.
+    pub fn has_ended(&self) -> bool {
+        matches!(*self.stage(), Stage::Ended(_) | Stage::Never)
+    }
+
     /// Whether there is somebody to send a signal to, or will be.
     pub fn can_be_signalled(&self) -> bool {
         match *self.stage() {

@@ -174,8 +174,7 @@ impl Task {
     /// Reads the input to its end, writing the answer meanwhile.
     async fn read(&mut self, mut input: impl Input) -> End {
         loop {
-            let may_be_silent = self.answer.has_open_tool();
-            let alarm = self.watchdogs.next(may_be_silent).filter(|_| !self.phase.is_stopping());
+            let alarm = self.alarm();
             tokio::select! {
                 ready = input.ready() => {
                     if let Some(end) = self.take(ready, &mut input) {
@@ -195,6 +194,13 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// The alarm that comes next, if one will. An agent that has ended is not watched, though others
+    /// may hold its pipes.
+    fn alarm(&self) -> Option<Alarm> {
+        let is_watched = !self.phase.is_stopping() && !self.run.startup.has_ended();
+        is_watched.then(|| self.watchdogs.next(self.answer.has_open_tool()))?
     }
 
     /// Takes what the input has; the end, if it has ended.
@@ -232,7 +238,7 @@ impl Task {
 
     /// A watchdog's time is over: the run is stopped, unless there is a line to read after all.
     async fn sound(&mut self, alarm: Alarm, input: &mut impl Input) -> Option<End> {
-        if self.watchdogs.forgive(alarm) {
+        if self.watchdogs.forgive(alarm) || self.alarm().is_none() {
             return None;
         }
         if alarm.kind == AlarmKind::Silence {

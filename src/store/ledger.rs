@@ -83,10 +83,11 @@ impl Ledger {
         InUse { ledger: Arc::clone(self), mark: mark.into() }
     }
 
-    /// The process ends: removes its file, unless a mark is in use.
-    pub fn close(&self) {
+    /// The process ends, or nobody uses the store any more: removes its file. With `is_alone`, nobody
+    /// bears its marks any more, whatever is still noted; else the file stays for the marks in use.
+    pub fn close(&self, is_alone: bool) {
         let mut state = self.state();
-        if state.in_use.is_empty()
+        if (is_alone || state.in_use.is_empty())
             && let Some((path, _)) = state.file.take()
         {
             let _ = fs::remove_file(path);
@@ -131,7 +132,7 @@ impl State {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.close();
+        self.close(false);
     }
 }
 
@@ -222,10 +223,10 @@ mod tests {
         let [ledger, other] = [0, 1].map(|_| Arc::new(Ledger::new(folder.path())));
         let in_use = ledger.note("a");
         assert!(other.left().is_empty());
-        ledger.close();
+        ledger.close(false);
         assert_eq!(files(folder.path()), 1, "a mark is in use");
         drop(in_use);
-        ledger.close();
+        ledger.close(false);
         assert_eq!(files(folder.path()), 0);
     }
 

@@ -55,11 +55,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_SESSIONS: usize = 512;
 const MAX_LINES: usize = 2_000_000;
 
-/// The process ends: removes what its stores keep on the disk for their own use.
-pub fn close_all() {
+/// The process ends: removes what its stores keep on the disk for their own use. `is_alone`: nobody is
+/// left of what it has started.
+pub fn close_all(is_alone: bool) {
     let stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     for store in stores.open.values().filter_map(Weak::upgrade) {
-        store.ledger.close();
+        store.ledger.close(is_alone);
     }
 }
 

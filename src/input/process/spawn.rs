@@ -105,14 +105,12 @@ fn error_name(number: i32) -> Option<&'static str> {
         ENOENT ENOMEM ENOSPC ENOTDIR EPERM ETXTBSY)
 }
 
-/// What stdout's pipe holds: somewhat more than the socket pairs that Node.js gives its children hold
-/// of one long record (208 KiB), and four times the usual pipe.
+/// How many agents at a time have a stdout with room for so many bytes; the others have the usual
+/// 64 KiB. The socket pairs that Node.js gives its children hold 208 KiB of one long record, and less
+/// of many short ones. A user without privileges has 64 MiB for the pipes of all programs together
+/// (`pipe-user-pages-soft`); beyond it, every new one has room for 8 KiB only.
 #[cfg(linux)]
-const STDOUT_BYTES: usize = 256 * 1024;
-/// Agents at a time that are given so much room. A user without privileges has 64 MiB for the pipes of
-/// all programs together (`pipe-user-pages-soft`); beyond it, every new one has room for 8 KiB only.
-#[cfg(linux)]
-const ROOMY_AGENTS: usize = 100;
+const STDOUT_BYTES: [(usize, usize); 2] = [(16, 1 << 20), (100, 256 << 10)];
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -220,8 +218,9 @@ fn spawn_here(command: &AgentCommand, startup: &Startup) -> io::Result<Child> {
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     // More than the usual room, for an agent that prints a lot and ends without waiting until it is
     // read. Where the system refuses, it is the usual room.
-    if super::leader::unreaped_leaders() < ROOMY_AGENTS {
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, STDOUT_BYTES);
+    let agents = super::leader::unreaped_leaders();
+    if let Some((_, bytes)) = STDOUT_BYTES.iter().find(|(most, _)| agents < *most) {
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, *bytes);
     }
     let pid = linux::start(command, [null, agent_stdout, agent_stderr], startup)?;
     Ok(Child { pid, stdout, stderr })
