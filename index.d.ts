@@ -379,7 +379,7 @@ export type ErrorCode =
   | "NO_THREADS"
   /**
    * Of a stream, not thrown: it ends with this error when {@link Settings.cleanupGraceMs} is over, there is more to read,
-   * and no reader of the run's bytes has read for 30 s.
+   * and no reader of the run's bytes has read for 4 s.
    */
   | "READER_TOO_SLOW";
 

@@ -6,6 +6,7 @@ import {
   agent,
   agentPath,
   better,
+  isAddon,
   listen,
   newSession,
   play,
@@ -168,8 +169,11 @@ describe('the environment', () => {
       for (const env of [own, replacement(own), own]) {
         process.env = env;
         const { text } = await play(agent('tells-how-it-was-started'));
-        expect(JSON.parse(text).env.TEST_MARK).toBe(env.TEST_MARK);
-        expect(Object.keys(JSON.parse(text).env).sort()).toEqual(Object.keys(env).sort());
+        // By this one the addon finds the agent's children.
+        const { ACTIVE_RUNS_RUN: mark, ...told } = JSON.parse(text).env;
+        if (isAddon) expect(mark).toMatch(/^[0-9a-f]{32}$/);
+        expect(told.TEST_MARK).toBe(env.TEST_MARK);
+        expect(Object.keys(told).sort()).toEqual(Object.keys(env).sort());
       }
     } finally {
       process.env = own;
@@ -198,6 +202,27 @@ describe('the environment', () => {
     expect(told).toMatchObject({ TEST_KEPT: 'kept', TEST_CHANGED: 'new', TEST_ADDED: 'a=b' });
     expect(told).not.toHaveProperty('TEST_REMOVED');
     expect(process.env.TEST_CHANGED).toBe('old');
+  });
+});
+
+describe("the mark in the agent's environment", () => {
+  const markOf = async (more) => JSON.parse((await play({ ...agent('tells-how-it-was-started'), ...more })).text).env.ACTIVE_RUNS_RUN;
+
+  better('is of each run its own', async () => {
+    useStore();
+    const marks = await Promise.all(Array.from({ length: 10 }, () => markOf()));
+    expect(new Set(marks).size).toBe(10);
+  });
+
+  better('stands behind the one that the server was started with, or that it is told to add to', async () => {
+    useStore();
+    process.env.ACTIVE_RUNS_RUN = 'outer';
+    expect(await markOf()).toMatch(/^outer\.[0-9a-f]{32}$/);
+    expect(await markOf({ env: { ACTIVE_RUNS_RUN: 'a.b' } })).toMatch(/^a\.b\.[0-9a-f]{32}$/);
+    for (const nothing of ['', undefined]) {
+      expect(await markOf({ env: { ACTIVE_RUNS_RUN: nothing } })).toMatch(/^[0-9a-f]{32}$/);
+    }
+    expect(process.env.ACTIVE_RUNS_RUN).toBe('outer');
   });
 });
 

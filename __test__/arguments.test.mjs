@@ -50,6 +50,12 @@ describe('startRun', () => {
     ['agent.env', { A: 5 }],
     ['agent.env', { A: 'a\0b' }],
     ['agent.env', { 'A=B': 'x' }],
+    ['maxSilenceMs', -1],
+    ['maxSilenceMs', '1000'],
+    ['maxRunMs', 0.5],
+    ['maxRunMs', 2 ** 31],
+    ['errors', 'all'],
+    ['errors', true],
   ])('refuses %s: %j', (path, value) => {
     const store = useStore();
     const params = good();
@@ -73,8 +79,12 @@ describe('startRun', () => {
 
   it('takes null and undefined for what may be absent', async () => {
     useStore();
-    const { text } = await play({ ...agent('says', 'x'), cwd: undefined, env: undefined }, { agentSessionId: undefined });
-    expect(text).toBe('x');
+    const spec = agent('says', 'x');
+    for (const absent of [undefined, null]) {
+      const more = { agentSessionId: absent, maxSilenceMs: absent, maxRunMs: absent, errors: absent };
+      const { text } = await play({ ...spec, cwd: absent, env: absent }, more);
+      expect(text).toBe('x');
+    }
   });
 
   it('throws RUN_ALREADY_ACTIVE with the known words', async () => {
@@ -145,6 +155,9 @@ describe('configure', () => {
       maxLineBytes: 64 << 20,
       maxRunBytes: 512 << 20,
       maxStderrBytes: 64 << 10,
+      maxSilenceMs: 0,
+      maxRunMs: 0,
+      errors: 'auto',
     };
     expect(runs.configure({})).toEqual(settings);
     expect(runs.configure({ killAfterMs: 7 })).toEqual({ ...settings, killAfterMs: 7 });
@@ -155,7 +168,7 @@ describe('configure', () => {
     const { code, message } = thrownBy(() => runs.configure({ persistInterval: 5 }));
     expect(code).toBe('INVALID_ARGUMENT');
     expect(message).toContain('persistInterval');
-    for (const known of ['storeDir', 'persistIntervalMs', 'cleanupGraceMs', 'killAfterMs', 'maxStderrBytes']) {
+    for (const known of ['storeDir', 'persistIntervalMs', 'cleanupGraceMs', 'killAfterMs', 'maxStderrBytes', 'maxSilenceMs', 'errors']) {
       expect(message).toContain(known);
     }
   });
@@ -175,6 +188,13 @@ describe('configure', () => {
     ['maxLineBytes', 1.5],
     ['maxRunBytes', -5],
     ['maxStderrBytes', 2 ** 60],
+    ['maxSilenceMs', -1],
+    ['maxSilenceMs', 2 ** 31],
+    ['maxRunMs', '1000'],
+    ['maxRunMs', 0.5],
+    ['errors', 'all'],
+    ['errors', null],
+    ['errors', true],
   ])('refuses %s: %j, and changes nothing', (name, value) => {
     useStore();
     const before = runs.configure({});

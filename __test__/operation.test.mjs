@@ -53,9 +53,12 @@ describe('stats', () => {
       subscribers: 0,
       events: 0,
       bufferedBytes: 0,
-      lines: { read: 0, unreadable: 0, otherSession: 0, tooLong: 0 },
+      lines: { read: 0, unreadable: 0, otherSession: 0, tooLong: 0, lastAt: null },
+      silentSince: null,
       flushes: { written: 0, failed: 0, lastError: null },
+      droppedStderrBytes: 0,
       childPids: [],
+      remainingPids: [],
     });
     await told.say('a');
     const during = await host.told();
@@ -136,7 +139,46 @@ describe('stats', () => {
     await told.out('no JSON\n\nnull\n');
     await told.out(textLine('theirs', { sessionKey: 'agent:main:subagent:theirs' }));
     await told.out(`${'x'.repeat(2_000)}\n`);
-    expect(await host.told()).toEqual({ read: 0, unreadable: 2, otherSession: 1, tooLong: 1 });
+    expect(await host.told()).toMatchObject({ read: 0, unreadable: 2, otherSession: 1, tooLong: 1 });
+  });
+
+  better('tell when the last line came, and since when the quietest running agent has been silent', async () => {
+    const [quiet, loud] = [await puppet(), await puppet()];
+    const host = server(
+      async ({ runs, data, tell, hear, said }) => {
+        const [first, second] = data.agents.map((agent, n) => {
+          const sessionId = `${n}`;
+          return runs.startRun({ sessionId, message: 'm', agent });
+        });
+        const look = () => {
+          const { silentSince, lines } = runs.stats();
+          const started = [first, second].map((run) => run.startedAt);
+          return { silentSince, lastAt: lines.lastAt, lastLineAt: [first, second].map((run) => run.lastLineAt), started };
+        };
+        await tell(look());
+        await said('1', 'a');
+        await tell({ ...look(), now: Date.now() });
+        await said('0', 'b');
+        await tell({ ...look(), now: Date.now() });
+        await Promise.all([first.whenEnded, second.whenEnded]);
+        await tell(look());
+        process.exit();
+      },
+      { agents: [quiet.agent, loud.agent], settings: { storeDir: temporaryFolder() } },
+    );
+    const before = await host.told();
+    expect(before).toMatchObject({ silentSince: before.started[0], lastAt: null, lastLineAt: [null, null] });
+    await loud.say('a');
+    const one = await host.told();
+    expect(one).toMatchObject({ silentSince: before.started[0], lastLineAt: [null, one.lastAt] });
+    expect(one.lastAt).toBeGreaterThanOrEqual(before.started[1]);
+    expect(one.lastAt).toBeLessThanOrEqual(one.now);
+    await quiet.say('b');
+    const two = await host.told();
+    expect(two).toMatchObject({ silentSince: one.lastAt, lastLineAt: [two.lastAt, one.lastAt] });
+    expect(two.lastAt).toBeGreaterThanOrEqual(one.lastAt);
+    await Promise.all([quiet.exit(), loud.exit()]);
+    expect(await host.told()).toMatchObject({ silentSince: null, lastAt: two.lastAt, lastLineAt: two.lastLineAt });
   });
 
   better('count no flush of a run that has only shown a status', async () => {

@@ -1,12 +1,14 @@
 // Agents with bad manners, and what is left of them.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import {
   MIB,
+  goneWithin,
   hosted,
   listen,
-  newSession,
+  newMark,
+  newSeconds,
   play,
   processesWith,
   program,
@@ -22,24 +24,23 @@ import {
 } from './helpers.mjs';
 
 const bad = (manner, ...args) => shellAgent('as-it-is-told', manner, ...args);
-const newMark = () => `mark-${newSession()}`;
-const isGone = (mark) => until(() => processesWith(mark).length === 0, 'no process of the agent was left');
+const isGone = (mark) => goneWithin(30_000, mark, 'agents');
 
 describe('an agent that', () => {
   const TIMES = 20;
   const many = (body) => Promise.all(Array.from({ length: TIMES }, body));
 
   it.each([
-    ['is-killed', 'completed', null, 'is killed (SIGKILL)'],
-    ['crashes', 'completed', null, 'crashes (SIGSEGV)'],
-    ['closes-stdout-and-ends', 'error', 3, 'closes its pipes before it ends'],
-    ['fails', 'error', 7, 'fails'],
-  ])('%s: what it said is kept', async (manner, status, exitCode, title) => {
+    ['is-killed', 'is killed (SIGKILL)', { status: 'completed', end: { reason: 'killed', exitCode: null, signal: 'SIGKILL' } }],
+    ['crashes', 'crashes (SIGSEGV)', { status: 'completed', end: { reason: 'killed', exitCode: null, signal: 'SIGSEGV' } }],
+    ['closes-stdout-and-ends', 'closes its pipes before it ends', { status: 'error', end: { reason: 'failed', exitCode: 3, signal: null } }],
+    ['fails', 'fails', { status: 'error', end: { reason: 'failed', exitCode: 7, signal: null } }],
+  ])('%s: what it said is kept', async (manner, title, outcome) => {
     const store = useStore();
     const mark = newMark();
     await many(async () => {
       const { sessionId, run, text } = await play(bad(manner, mark));
-      expect(run).toMatchObject({ status, exitCode });
+      expect(run).toMatchObject({ ...outcome, exitCode: outcome.end.exitCode });
       expect(text.startsWith('word')).toBe(true);
       expect(store.messages(sessionId)).toMatchObject([{ content: text }]);
     });
@@ -62,35 +63,26 @@ describe('an agent that', () => {
       expect(run.status).toBe('running');
       runs.abortRun(sessionId);
       await listener.ended;
-      expect(run).toMatchObject({ status: 'completed', exitCode: null });
+      expect(run).toMatchObject({ status: 'completed', exitCode: null, end: { reason: 'aborted', exitCode: null } });
       expect(store.messages(sessionId)).toMatchObject([{ content: 'word' }]);
     });
     await isGone(mark);
     tried(`An agent that ${title}`, TIMES);
   });
 
-  it('leaves a child that holds its pipes: the run ends all the same', async () => {
+  it.each([
+    ['leaves-a-child', 'ends and leaves a child that holds its pipes'],
+    ['leaves-a-daemon', 'leaves a daemon in a session of its own that holds its pipes'],
+  ])('%s: the run ends all the same, and what is left lives on', async (manner, title) => {
     useStore({ pipeGraceMs: 50 });
-    const mark = newMark();
+    const seconds = newSeconds();
     await many(async () => {
-      const { sessionId, run, text } = await play(bad('leaves-a-child', mark));
-      expect([run.status, text]).toEqual(['completed', 'word']);
+      const { run, sessionId, text } = await play(bad(manner, newMark(), seconds));
+      expect([run.status, run.end.reason, text]).toEqual(['completed', 'completed', 'word']);
       expect(runs.hasActiveRun(sessionId)).toBe(false);
     });
-    tried('An agent that ends and leaves a child that holds its pipes', TIMES);
-  });
-
-  it('leaves a daemon in a session of its own that holds its pipes: the run ends all the same', async () => {
-    useStore({ pipeGraceMs: 50 });
-    const seconds = `9${String(process.pid).padStart(7, '0')}`;
-    const daemons = () => processesWith(`sleep\0${seconds}`);
-    onTestFinished(() => daemons().forEach(({ pid }) => process.kill(pid, 'SIGKILL')));
-    await many(async () => {
-      const { run, text } = await play(bad('leaves-a-daemon', newMark(), seconds));
-      expect([run.status, text]).toEqual(['completed', 'word']);
-    });
-    expect(daemons()).toHaveLength(TIMES);
-    tried('An agent that leaves a daemon holding its pipes', TIMES);
+    expect(processesWith(`sleep\0${seconds}`)).toHaveLength(TIMES);
+    tried(`An agent that ${title}`, TIMES);
   });
 
   it('cannot be started is heard of by the subscriber of the same tick', async () => {
@@ -149,15 +141,16 @@ describe('output', () => {
 const STARTED = 400;
 
 it(`${STARTED} agents, started and aborted at random, leave nothing behind`, async () => {
-  const mark = newMark();
-  const host = await hosted('starts-and-aborts.mjs', { storeDir: join(temporaryFolder(), 'store'), name: 'r', mark });
+  // What agents that ended by themselves have left is nobody's, and goes with the test.
+  const [mark, seconds] = [newMark(), newSeconds()];
+  const setting = { storeDir: join(temporaryFolder(), 'store'), name: 'r', mark, seconds };
+  const host = await hosted('starts-and-aborts.mjs', setting);
   // To warm up: what is allocated once is there then.
   await host.asks(100);
   const before = await host.settled();
   await host.asks(STARTED);
   const after = await host.settled(before);
   expect((after.rss - before.rss) / MIB).toBeLessThan(8);
-  // The children that agents left, which nobody asked to go, are not the server's any more.
-  for (const { pid } of processesWith(mark)) process.kill(pid, 'SIGKILL');
+  await until(() => processesWith(mark).every(({ pid }) => pid === host.pid), 'no agent was left');
   tried('Agents of all manners, started and aborted at random', STARTED, host.compared(before, after));
 });

@@ -8,6 +8,7 @@ import { expect, it, onTestFinished } from 'vitest';
 import {
   chance,
   history,
+  notesIn,
   play,
   processesWith,
   program,
@@ -101,6 +102,8 @@ function scene(name) {
     last.child.kill('SIGTERM');
     await last.ended;
     expect(temporaries(store.dir)).toEqual([]);
+    // This process has runs in the store, too, and keeps the notes of its own.
+    expect(notesIn(store.dir).length).toBeLessThanOrEqual(1);
     return check();
   }
 

@@ -1,8 +1,9 @@
 // What the fault tests share: reproducible chance, a record of what was tried, and what is left of
 // processes. The rest comes from the ordinary tests' helpers.
-import { fork } from 'node:child_process';
+import { execFileSync, fork } from 'node:child_process';
 import { appendFileSync, cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
 import { until } from '../__test__/helpers/index.mjs';
@@ -27,6 +28,13 @@ export const shellAgent = (name, ...args) => ({
   args: [program(`${name}.sh`), ...args.map(String)],
 });
 
+/** A program of `programs/` in C, or a library that Node.js can load, made in `folder`. */
+export function compiled(name, folder, { isLibrary = false } = {}) {
+  const made = join(folder, `${name.slice(0, -'.c'.length)}${isLibrary ? '.node' : ''}`);
+  execFileSync('cc', [...(isLibrary ? ['-shared', '-fPIC', '-pthread'] : []), '-o', made, program(name)]);
+  return made;
+}
+
 /** A copy of the package, readable by everyone, in a folder of its own. */
 export function copyOfPackage(folder) {
   const to = join(folder, 'active-runs');
@@ -34,6 +42,17 @@ export function copyOfPackage(folder) {
   const parts = readdirSync(root).filter((name) => /^(index\.js|lib|package\.json|.*\.node)$/.test(name));
   for (const part of parts) cpSync(join(root, part), join(to, part), { recursive: true });
   return join(to, 'index.js');
+}
+
+/** Runs `body` for each item, so many at a time. */
+export async function inLanes(count, items, body) {
+  const waiting = [...items].entries();
+  const lane = async () => {
+    for (const [n, item] of waiting) await body(item, n);
+  };
+  // All of them have ended when the first error is thrown: nothing goes on behind the test's back.
+  const ends = await Promise.allSettled(Array.from({ length: count }, lane));
+  for (const { reason } of ends) if (reason) throw reason;
 }
 
 // ── What is left ──
@@ -55,15 +74,51 @@ export const processes = () =>
     .map((name) => stat(Number(name)))
     .filter(Boolean);
 
+const argumentsOf = (pid) => {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return '';
+  }
+};
+
 /** Processes that have this text among their arguments. */
-export const processesWith = (text) =>
-  processes().filter(({ pid }) => {
-    try {
-      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(text);
-    } catch {
-      return false;
+export const processesWith = (text) => processes().filter(({ pid }) => argumentsOf(pid).includes(text));
+
+let marks = 0;
+
+/** A text by which the processes of a test can be found; those that are left when it ends are killed. */
+export function newMark(textOf = (n) => `mark-${process.pid}-${n};`) {
+  marks += 1;
+  const mark = textOf(marks);
+  onTestFinished(() => processesWith(mark).forEach(({ pid }) => killIfThere(pid)));
+  return mark;
+}
+
+/** The same for `sleep`, which takes no text: for how many seconds only this test's processes sleep. */
+export const newSeconds = () => newMark((n) => `${20_000 + n}.${process.pid}000`);
+
+function killIfThere(pid) {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has just ended.
+  }
+}
+
+/** Waits until no process has this text among its arguments; not for longer than `bound` ms. */
+export async function goneWithin(bound, mark, what) {
+  const deadline = performance.now() + bound;
+  for (;;) {
+    const left = processesWith(mark);
+    if (left.length === 0) return;
+    if (performance.now() > deadline) {
+      const told = left.map(({ pid, state, parent, group }) => `${pid} (${state}, parent ${parent}, group ${group}: ${argumentsOf(pid)})`);
+      throw new Error(`after ${Math.round(bound)} ms there is still ${told.join(', ')}: ${what}`);
     }
-  });
+    await sleep(20);
+  }
+}
 
 /** What a process has open. */
 const descriptors = (pid) =>
@@ -162,3 +217,6 @@ export function history(bytes, id = 'h') {
 
 /** Temporary files of the store that nobody has put in their place yet. */
 export const temporaries = (dir) => readdirSync(dir).filter((name) => name.endsWith('.tmp'));
+
+/** The files in which the processes that use a store note what has to be ended should they be killed. */
+export const notesIn = (dir) => readdirSync(dir).filter((name) => /^\..+\.active-runs\.marks$/.test(name));

@@ -11,9 +11,10 @@ const SIGNAL_NUMBERS = new Set(Object.values(SIGNALS));
 
 function signalNumber(signal) {
   // 0 only asks whether there is anybody to signal.
-  const isKnown = signal === 0 || SIGNAL_NUMBERS.has(signal) || Object.hasOwn(SIGNALS, signal);
+  const isName = typeof signal === 'string' && Object.hasOwn(SIGNALS, signal);
+  const isKnown = signal === 0 || SIGNAL_NUMBERS.has(signal) || isName;
   if (!isKnown) throw invalidArgument('signal', `${String(signal)} is unknown`);
-  return typeof signal === 'number' ? signal : SIGNALS[signal];
+  return isName ? SIGNALS[signal] : signal;
 }
 
 function signalName(number) {

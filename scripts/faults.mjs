@@ -1,5 +1,5 @@
 // `npm run test:faults [-- --seed N] [--write]`: everything that production may do to a server, on real
-// processes and files, in about five minutes. Prints what was tried; `--write` puts it into
+// processes and files, in about six minutes. Prints what was tried; `--write` puts it into
 // docs/reliability.md.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -67,7 +67,7 @@ for (const line of readFileSync(record, 'utf8').split('\n').filter(Boolean)) {
 const cell = (text) => text.replaceAll('|', '\\|').replaceAll(/\/tmp\/active-runs-test-\w+/g, '…');
 const rows = [...byFault].map(([fault, { times, notes }]) => {
   const note = cell([...notes].join('; ').replaceAll('[active-runs] ', ''));
-  return `| ${fault} | ${times.toLocaleString('en')} | nothing | ${note} |`;
+  return `| ${fault} | ${times.toLocaleString('en')} | ${times > 0 ? 'nothing' : '–'} | ${note} |`;
 });
 const table = ['| fault | tried | lost | what was seen |', '|---|---:|---|---|', ...rows].join('\n');
 console.log(`\n${table}\n`);

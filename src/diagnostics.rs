@@ -16,11 +16,12 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::sync::mpsc::{Sender, channel};
+use tokio::sync::mpsc::{Permit, Sender, channel};
 
 /// Chunks that may wait for the writer; one is at most a pipe's worth.
 const QUEUE: usize = 64;
 
+#[derive(Debug)]
 enum Item {
     Text(Vec<u8>),
     Flush(SyncSender<()>),
@@ -97,21 +98,30 @@ pub fn print(warning: &Warning) {
 /// Bytes of agents' stderr that were dropped.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Passes on lines that an agent wrote to stderr. Never waits: where there is no room for them, they
-/// are dropped and counted.
-pub fn agent_stderr(lines: &[u8]) {
-    let text = prefixed("[active-runs stderr] ", &String::from_utf8_lossy(lines));
-    let is_sent = writer().is_some_and(|writer| writer.try_send(Item::Text(text)).is_ok());
-    if !is_sent {
-        DROPPED.fetch_add(lines.len() as u64, Ordering::Relaxed);
-    }
+/// Room for some lines of an agent's stderr.
+#[derive(Debug)]
+pub struct StderrRoom(Permit<'static, Item>);
+
+/// Waits until there is room for more of an agent's stderr. None when the system refuses the thread
+/// that writes.
+pub async fn room_for_stderr() -> Option<StderrRoom> {
+    // The writer thread never ends, so neither does its channel.
+    writer()?.reserve().await.ok().map(StderrRoom)
 }
 
-/// Waits until there is room for more of an agent's stderr.
-pub async fn room_for_stderr() {
-    if let Some(writer) = writer() {
-        // The writer thread never ends, so neither does its channel.
-        drop(writer.reserve().await);
+/// Passes on lines that an agent wrote to stderr. Never waits: where no room was kept for them, and
+/// there is none, they are dropped and counted.
+pub fn agent_stderr(lines: &[u8], room: Option<StderrRoom>) {
+    let item = Item::Text(prefixed("[active-runs stderr] ", &String::from_utf8_lossy(lines)));
+    let is_sent = match room {
+        Some(StderrRoom(permit)) => {
+            permit.send(item);
+            true
+        }
+        None => writer().is_some_and(|writer| writer.try_send(item).is_ok()),
+    };
+    if !is_sent {
+        DROPPED.fetch_add(lines.len() as u64, Ordering::Relaxed);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     clock,
     error::{Error, Result},
     feed::{Reason, RunEnd, Watcher},
-    input::process::{self, Family, Limits, NotSpawned, ProcessInput, Spawned, spawner},
+    input::process::{self, Limits, NotSpawned, ProcessInput, Spawned, spawner},
     launch::Launch,
     leftovers,
     persistence::{self, Persistence},
@@ -15,8 +15,12 @@ use crate::{
     settings::Settings,
     store::{self, Ledger, LiveMessage, Store},
 };
-use std::{path::Path, sync::Arc, time::Duration};
-use tokio::{sync::oneshot, task::spawn_blocking};
+use std::{
+    path::Path,
+    sync::{Arc, mpsc::sync_channel},
+    time::Duration,
+};
+use tokio::{runtime::Runtime, sync::oneshot, task::spawn_blocking};
 
 /// Start times tried when another server has claimed ours.
 const CLAIMS: u64 = 64;
@@ -26,6 +30,9 @@ const POLITE: Duration = Duration::from_millis(700);
 const LAST_FLUSHES: Duration = Duration::from_secs(3);
 /// How long ending waits then for those to be gone that stopped agents have left.
 const LAST_KILLS: Duration = Duration::from_millis(700);
+
+/// How long a start waits for the note of its mark.
+const NOTE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Starts a run for a session whose run, if it had one, is over. Returns at once: the agent is
 /// started, and read, on other threads. `watcher` is woken by whatever it publishes; `on_over` is
@@ -55,14 +62,15 @@ pub fn start(
     run.feed.watch(watcher);
     let question = question(&launch, &run.settings);
     let interval = run.settings.persist_interval;
-    let ledger = Arc::clone(store.ledger());
+    let mark = process::new_mark();
+    let noted = note_mark(runtime, Arc::clone(store.ledger()), mark.clone());
     let persistence = Persistence::new(store, run.session.clone(), claim, interval);
     let (done, spawned) = oneshot::channel();
     let start = {
         let run = Arc::clone(&run);
         async move {
             match spawned.await {
-                Ok(spawned) => take_charge(&run, spawned, ledger),
+                Ok(spawned) => take_charge(&run, spawned),
                 // The thread that starts agents has dropped it.
                 Err(_) => Start::Failed { error: "nobody has started it".into(), exit_code: -1 },
             }
@@ -74,9 +82,13 @@ pub fn start(
         process::reap_orphans();
         driven.await;
     });
-    let command = move || launch.into_command(&|path| path.exists());
-    // Nobody takes it when the run was ended meanwhile: then there is none.
-    spawner.spawn(command, Arc::clone(&run.startup), |spawned| drop(done.send(spawned)));
+    let prepare = move || (launch.into_command(&|path| path.exists()), noted());
+    spawner.spawn(prepare, mark, Arc::clone(&run.startup), move |spawned| {
+        // Nobody takes it when the start has hung and its run was ended.
+        if let Err(Ok(spawned)) = done.send(spawned) {
+            runtime.spawn(process::abandon(spawned));
+        }
+    });
     Ok(run)
 }
 
@@ -89,24 +101,17 @@ fn question(launch: &Launch, settings: &Settings) -> Question {
 }
 
 /// Makes an input of what was started. In the runtime's context.
-fn take_charge(
-    run: &Run,
-    spawned: Result<Spawned, NotSpawned>,
-    ledger: Arc<Ledger>,
-) -> Start<ProcessInput> {
+fn take_charge(run: &Run, spawned: Result<Spawned, NotSpawned>) -> Start<ProcessInput> {
     let Settings { pipe_grace, max_stderr_bytes, .. } = *run.settings;
     let limits = Limits { pipe_grace, max_stderr_bytes };
     match spawned {
-        Ok(spawned) => {
-            note_mark(&spawned.family, ledger);
-            match ProcessInput::new(spawned, Arc::clone(&run.startup), limits) {
-                Ok(input) => Start::Started(input),
-                Err(cause) => Start::Failed {
-                    error: format!("its pipes cannot be watched: {cause}"),
-                    exit_code: cause.raw_os_error().map_or(-1, |number| -number),
-                },
-            }
-        }
+        Ok(spawned) => match ProcessInput::new(spawned, Arc::clone(&run.startup), limits) {
+            Ok(input) => Start::Started(input),
+            Err(cause) => Start::Failed {
+                error: format!("its pipes cannot be watched: {cause}"),
+                exit_code: cause.raw_os_error().map_or(-1, |number| -number),
+            },
+        },
         Err(NotSpawned::Cancelled) => Start::Cancelled,
         Err(NotSpawned::Failed(error)) => {
             Start::Failed { error: error.to_string(), exit_code: error.exit_code() }
@@ -114,16 +119,23 @@ fn take_charge(
     }
 }
 
-/// Notes the mark of a family in the store, as long as somebody of it may have to be stopped. In the
-/// background: the start does not wait for a disk.
-fn note_mark(family: &Arc<Family>, ledger: Arc<Ledger>) {
-    let family = Arc::clone(family);
-    tokio::spawn(async move {
-        let mark: Box<str> = family.mark().into();
-        if let Ok(note) = spawn_blocking(move || ledger.note(&mark)).await {
-            family.keep(Box::new(note));
-        }
+/// Notes a mark in the store on a disk thread. What is returned waits for that, but not for a disk that
+/// does not answer; the note is then taken back.
+fn note_mark(
+    runtime: &Runtime,
+    ledger: Arc<Ledger>,
+    mark: Box<str>,
+) -> impl FnOnce() -> Option<process::Record> + Send + use<> {
+    let (done, noted) = sync_channel(1);
+    // From a task: where no thread can be had, it is that which fails.
+    runtime.spawn(async {
+        let note = spawn_blocking(move || {
+            let note = ledger.note(&mark);
+            let _ = done.send(Box::new(note) as process::Record);
+        });
+        note.await
     });
+    move || noted.recv_timeout(NOTE_PATIENCE).ok()
 }
 
 /// A run's place among the runs. Should its task panic, the run has failed, and its session is free.

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// How long a reader of bytes may stand still, when the run is forgotten, before its events go.
-pub const STALLED: Duration = Duration::from_secs(30);
+pub const STALLED: Duration = Duration::from_secs(4);
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,15 +1,15 @@
 // What the tests share: stores of their own, agents, subscribers that remember, server processes.
 // Nothing here waits for a time; `until` waits for a condition and says which one never came.
-import { fork } from 'node:child_process';
+import { execFileSync, fork, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { it, onTestFinished } from 'vitest';
+import { it, onTestFailed, onTestFinished } from 'vitest';
 import { isAddon, modulePath, runs } from './under-test.mjs';
 
 export { isAddon, modulePath, runs };
@@ -31,6 +31,20 @@ export function temporaryFolder() {
   const folder = mkdtempSync(join(tmpdir(), 'active-runs-test-'));
   onTestFinished(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
   return folder;
+}
+
+/** Random numbers from 0 to 1; those of a test that fails can be had again, with the seed that it prints. */
+export function seededRandom() {
+  const seed = Number(process.env.SEED || Math.floor(Math.random() * 2 ** 32));
+  onTestFailed(() => console.log(`SEED=${seed} gives the same random numbers`));
+  let state = seed;
+  return () => {
+    // Mulberry32.
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
 }
 
 const DEFAULTS = {
@@ -85,6 +99,9 @@ export const agent = (name, ...args) => ({
   command: process.execPath,
   args: [agentPath(`${name}.mjs`), ...args.map(String)],
 });
+
+/** A stand-in agent that is a shell script; `args` are its `$1` and so on. */
+export const sh = (script, ...args) => ({ command: '/bin/sh', args: ['-c', script, 'sh', ...args.map(String)] });
 
 /** An agent line that says a piece of the answer. */
 export const textLine = (delta, more = {}) =>
@@ -207,7 +224,78 @@ export function isAlive(pid) {
   }
 }
 
+export function killIfThere(pid) {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has just ended.
+  }
+}
+
 export const isDead = (pid) => until(() => !isAlive(pid), `process ${pid} ended`);
+
+/** The running processes, as number and arguments. */
+function processes() {
+  if (process.platform !== 'linux') {
+    const lines = execFileSync('ps', ['-Ao', 'pid=,command='], { encoding: 'utf8' }).trim().split('\n');
+    return lines.map((line) => /^ *(\d+) (.*)$/.exec(line)).map(([, pid, args]) => ({ pid: Number(pid), args }));
+  }
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  return pids.flatMap((pid) => {
+    try {
+      // Of one that has ended and waits for its parent, it is empty.
+      const args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').join(' ').trimEnd();
+      return [{ pid: Number(pid), args }];
+    } catch {
+      return [];
+    }
+  });
+}
+
+let sleepTimes = 0;
+
+/**
+ * A time to sleep, in seconds, that no other test gives to its processes, so that they can be found by
+ * their arguments, wherever they went. Those that are left when the test ends are killed.
+ */
+export function newSleepers() {
+  sleepTimes += 1;
+  const seconds = `${20_000 + sleepTimes}.${String(Math.floor(Math.random() * 1e9)).padStart(9, '0')}`;
+  const found = (isMeant) => processes().filter(isMeant).map(({ pid }) => pid);
+  const sleepers = {
+    seconds,
+    /** The processes that sleep so long: not the shells that start them. */
+    pids: () => found(({ args }) => args === `sleep ${seconds}`),
+    /** All processes with this time among their arguments. */
+    allPids: () => found(({ args }) => args.includes(seconds)),
+    haveStarted: (count) => until(() => sleepers.pids().length === count, `${count} processes slept`),
+    haveEnded: () => until(() => sleepers.allPids().length === 0, `no process had ${seconds} among its arguments`),
+    toString: () => seconds,
+  };
+  onTestFinished(() => sleepers.allPids().forEach(killIfThere));
+  return sleepers;
+}
+
+export const isRoot = process.getuid() === 0;
+
+/** Options of a server in a container of its own, whose processes have numbers of their own. */
+const contained = (...command) => ({
+  execPath: 'unshare',
+  execArgv: [...(isRoot ? [] : ['--user', '--map-root-user']), '--pid', '--fork', '--mount-proc', '--kill-child', ...command],
+});
+/** It is the first process: what loses its parent comes to it. */
+export const asFirstProcess = contained(process.execPath);
+/** It is behind a first process that reaps what comes to that. */
+export const behindInit = contained('/bin/sh', '-c', '"$@"; exit $?', 'sh', process.execPath);
+
+/** Why there can be no container here; empty when there can. Root can have one, or the tests fail. */
+export const noContainer = (() => {
+  if (process.platform !== 'linux') return ' (skipped: only Linux has containers)';
+  if (isRoot) return '';
+  const { execPath, execArgv } = contained('true');
+  const { status, error, stderr } = spawnSync(execPath, execArgv, { encoding: 'utf8' });
+  return status === 0 ? '' : ` (skipped: this user can have no container: ${error?.message ?? stderr.trim()})`;
+})();
 
 /**
  * A server process of its own, which runs `body({ runs, data, tell, hear, agent, … })`: for what can

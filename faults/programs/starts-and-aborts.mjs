@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { runs } from '../../__test__/helpers/under-test.mjs';
 import { chance } from '../chance.mjs';
 
-const { storeDir, name, mark } = JSON.parse(process.argv[2]);
+const { storeDir, name, mark, seconds } = JSON.parse(process.argv[2]);
 const script = fileURLToPath(new URL('./as-it-is-told.sh', import.meta.url));
 const MANNERS = ['waits', 'waits', 'is-stubborn', 'stops', 'ends', 'fails', 'closes-stdout', 'is-killed', 'leaves-a-child', 'is-silent'];
 const ENDLESS = ['waits', 'is-stubborn', 'stops', 'closes-stdout'];
@@ -17,7 +17,7 @@ let number = 0;
 async function one() {
   const sessionId = `${name}-${number % 20}-${(number += 1)}`;
   const manner = random.pick(MANNERS);
-  runs.startRun({ sessionId, message: 'm', agent: { command: '/bin/sh', args: [script, manner, mark] } });
+  runs.startRun({ sessionId, message: 'm', agent: { command: '/bin/sh', args: [script, manner, mark, seconds] } });
   let ends = 0;
   const ended = new Promise((resolve) => {
     runs.subscribeToRun(

@@ -1,8 +1,9 @@
 //! The beginning of an input, as those see it who do not own it.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicI32, AtomicU32, Ordering},
 };
 
 /// The beginning of an input, as those see it who do not own it: whether it is still wanted, the
@@ -11,6 +12,8 @@ use std::sync::{
 pub struct Startup {
     /// What the one who starts it reads last: see [`Startup::wanted`].
     gate: AtomicU32,
+    /// The child that is about to become the process, where it is known.
+    child: AtomicI32,
     stage: Mutex<Stage>,
 }
 
@@ -50,6 +53,29 @@ impl Startup {
     /// source comes to life. Touches one word of memory: may be called between `vfork` and `execve`.
     pub fn wanted(&self) -> bool {
         self.gate.compare_exchange(0, PASSED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Where the system notes the number of the child that is to become the process.
+    #[cfg(linux)]
+    pub(crate) fn child(&self) -> &AtomicI32 {
+        &self.child
+    }
+
+    /// The child has ended, and is about to be reaped.
+    #[cfg(linux)]
+    pub(crate) fn forget_child(&self) {
+        let _stage = self.stage();
+        self.child.store(0, Ordering::SeqCst);
+    }
+
+    /// Kills the child that was to become the process and hangs on its way. Returns whether there is
+    /// such a child.
+    pub fn kill_child(&self) -> bool {
+        let stage = self.stage();
+        let child = Pid::from_raw(self.child.load(Ordering::SeqCst));
+        // Not reaped while it is waited for, and nothing but that is done here.
+        matches!(*stage, Stage::Waiting(_))
+            && child.is_some_and(|child| kill_process(child, Signal::KILL).is_ok())
     }
 
     /// The process number, once it has been started.

@@ -15,7 +15,10 @@ use crate::{
     persistence::{Persistence, Step},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep_until, timeout},
+};
 
 /// Where a run stands, until its outcome is known. Its task alone moves it, and only along these
 /// arrows:
@@ -144,6 +147,8 @@ struct Task {
 
 /// How long a silent agent is listened to once more: what it has printed may not have been noticed.
 const LAST_READ: Duration = Duration::from_millis(20);
+/// How long a start that hangs is waited for when its child was killed.
+const AFTER_KILL: Duration = Duration::from_secs(2);
 
 impl Task {
     /// Waits for the start of the input, or until it is certain that it never will be. Returns the
@@ -154,20 +159,37 @@ impl Task {
     ) -> (Start<I>, Vec<Command>) {
         tokio::pin!(start);
         let mut missed = Vec::new();
+        // Set when it is not wanted any more, and on its way already.
+        let mut is_killed = false;
+        let mut gone_by: Option<Instant> = None;
         loop {
-            tokio::select! {
+            let alarm = self.alarm();
+            let command = tokio::select! {
                 start = &mut start => return (start, missed),
-                Some(command) = self.commands.recv() => {
-                    if let Command::Stop(reason, _) = command {
-                        self.phase.stop(reason);
-                        if self.run.startup.cancel() {
-                            // Whoever starts it may be held up; nothing will come of it.
-                            return (Start::Cancelled, missed);
-                        }
-                    }
-                    missed.push(command);
+                Some(command) = self.commands.recv() => command,
+                alarm = Alarm::wait(alarm) => {
+                    self.answer.fail(&alarm.error());
+                    Command::Stop(Reason::TimedOut, self.run.settings.kill_after)
                 }
+                () = sleep_until(gone_by.unwrap_or_else(Instant::now)), if gone_by.is_some() => {
+                    if is_killed || !self.run.startup.kill_child() {
+                        return (Start::Cancelled, missed);
+                    }
+                    is_killed = true;
+                    gone_by = Some(Instant::now() + AFTER_KILL);
+                    continue;
+                }
+            };
+            if let Command::Stop(reason, kill_after) = command {
+                self.phase.stop(reason);
+                if self.run.startup.cancel() {
+                    // Whoever starts it may be held up; nothing will come of it.
+                    return (Start::Cancelled, missed);
+                }
+                let at = Instant::now() + kill_after;
+                gone_by = Some(gone_by.map_or(at, |known| known.min(at)));
             }
+            missed.push(command);
         }
     }
 

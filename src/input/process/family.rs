@@ -8,7 +8,8 @@
 
 use super::{
     leader::Leader,
-    table::{self, Entry, in_background},
+    orphans::expect_orphans,
+    table::{self, Entry, Table, in_background},
 };
 use crate::diagnostics::{self, Warning};
 use rustix::process::Signal;
@@ -30,6 +31,8 @@ use tokio::{
 const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// The same after SIGKILL, where somebody may be left whom the system does not let go.
 const LATE_LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+/// So many looks in a row must find nobody after SIGKILL.
+const EMPTY_LOOKS: u32 = 3;
 /// Whoever is left so long after SIGKILL is told of in a warning.
 const STUCK: Duration = Duration::from_secs(2);
 /// Whoever is left then, the system will not let go.
@@ -49,10 +52,12 @@ pub struct Family {
     hurry: Notify,
     /// The leader has been asked to end.
     is_asked: AtomicBool,
+    /// When it was asked before the others were looked up, in the unit of [`Entry::start`].
+    asked_early_at: OnceLock<u64>,
     /// When SIGKILL was first sent.
     killed_at: OnceLock<Instant>,
     /// Says elsewhere that there may be somebody with this mark.
-    record: Mutex<Option<Record>>,
+    _record: Option<Record>,
 }
 
 /// What is kept as long as somebody of a family may have to be stopped.
@@ -66,7 +71,7 @@ impl fmt::Debug for Family {
 
 impl Family {
     /// Of a leader that was started with this mark in its environment.
-    pub fn new(leader: Leader, mark: Box<str>) -> Self {
+    pub fn new(leader: Leader, mark: Box<str>, record: Option<Record>) -> Self {
         let since = table::start_of_child(leader.pid());
         Self {
             leader,
@@ -75,19 +80,10 @@ impl Family {
             seen: Mutex::default(),
             hurry: Notify::new(),
             is_asked: AtomicBool::new(false),
+            asked_early_at: OnceLock::new(),
             killed_at: OnceLock::new(),
-            record: Mutex::default(),
+            _record: record,
         }
-    }
-
-    /// The value of [`table::MARK`] in the environment of its members.
-    pub fn mark(&self) -> &str {
-        &self.mark
-    }
-
-    /// Keeps `record` as long as somebody may have to be stopped.
-    pub fn keep(&self, record: Record) {
-        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
     }
 
     /// When SIGKILL was first sent.
@@ -109,11 +105,13 @@ impl Family {
     }
 
     /// Asks the leader alone to end. It is asked once: to many programs a second time means "at
-    /// once". It is not reaped before [`Family::stop`] has found the others, because its number is
-    /// their group's.
+    /// once". It is not reaped before [`Family::stop`] is done, because its number is the group's.
     pub fn ask_leader(&self) {
         if !self.is_asked.swap(true, Ordering::Relaxed) {
             self.leader.keep();
+            if let Some(now) = table::now() {
+                self.asked_early_at.get_or_init(|| now);
+            }
             self.leader.signal_alone(Signal::TERM);
         }
     }
@@ -146,16 +144,22 @@ impl Family {
 
     /// Looks the descendants up and signals them and the leader with its group. Returns how many
     /// descendants were found alive. Blocks.
-    fn signal_all(&self, signal: Signal) -> usize {
-        let found = self.look();
+    fn signal_all(&self, signal: Signal, table: &Table) -> usize {
+        let found = self.look(table);
         let is_leaders_turn = match signal {
             Signal::TERM => !self.is_asked.swap(true, Ordering::Relaxed),
             _ => true,
         };
         // Members of the group are signalled with it.
         let has_group = is_leaders_turn && self.leader.signal(signal);
+        // Whom the leader has started since it was asked helps it to end.
+        let helps = |entry: &Entry| {
+            let since = self.asked_early_at.get().filter(|_| self.leader.exit().is_none());
+            signal == Signal::TERM && since.is_some_and(|&since| entry.start >= since)
+        };
         for entry in &found {
-            if !(has_group && entry.group == self.leader.pid()) {
+            let is_signalled = has_group && entry.group == self.leader.pid();
+            if !is_signalled && !helps(entry) {
                 signal_exactly(entry, signal);
             }
         }
@@ -166,9 +170,9 @@ impl Family {
     }
 
     /// The descendants that live, all that can be found. Blocks.
-    fn look(&self) -> Vec<Entry> {
-        let table = table::all();
-        let at = |pid: i32| table.iter().find(|now| now.pid == pid);
+    fn look(&self, table: &Table) -> Vec<Entry> {
+        let entries = table.entries();
+        let at = |pid: i32| entries.iter().find(|now| now.pid == pid);
         let seen = self.seen().clone();
         let there = seen.iter().filter(|seen| at(seen.pid).is_some_and(|now| now.is_of(seen)));
         let mut roots: Vec<i32> = there.map(|entry| entry.pid).collect();
@@ -179,8 +183,8 @@ impl Family {
         if is_led {
             roots.push(leader);
         }
-        let mut found = table::descendants(&table, &roots, &self.mark, self.since);
-        let known = table.iter().filter(|entry| {
+        let mut found = table.descendants(&roots, &self.mark, self.since);
+        let known = entries.iter().filter(|entry| {
             let is_member = is_led && entry.group == leader && entry.start >= self.since;
             is_member || roots.contains(&entry.pid)
         });
@@ -188,6 +192,7 @@ impl Family {
         found.retain(|entry| entry.pid != leader && !entry.is_zombie);
         found.sort_unstable_by_key(|entry| entry.pid);
         found.dedup_by_key(|entry| entry.pid);
+        expect_orphans(&found);
         *self.seen() = found.clone();
         found
     }
@@ -196,7 +201,7 @@ impl Family {
     fn is_gone(&self) -> bool {
         let mut seen = self.seen().clone();
         seen.retain(lives);
-        let is_gone = self.leader.try_reap().is_some() && seen.is_empty();
+        let is_gone = self.leader.exit().is_some() && seen.is_empty();
         *self.seen() = seen;
         is_gone
     }
@@ -204,7 +209,7 @@ impl Family {
     /// The numbers of those that lived at the last look, the leader's among them.
     fn living(&self) -> Vec<i32> {
         let mut living: Vec<i32> = self.seen().iter().map(|entry| entry.pid).collect();
-        if !self.leader.is_reaped() {
+        if self.leader.exit().is_none() {
             living.push(self.leader.pid());
         }
         living
@@ -260,9 +265,9 @@ impl Stopping {
 
     async fn run(self, mut kill_at: watch::Receiver<Instant>) {
         let family = &self.0;
+        // Its number stays its group's until nobody of that is left.
+        family.leader.keep();
         self.signal_all(Signal::TERM).await;
-        // Whoever is in its group is known now.
-        family.leader.release();
         let mut pause = LOOKS.0;
         loop {
             // Who is found now was not there before, and has not been asked.
@@ -283,12 +288,18 @@ impl Stopping {
             pause = (pause * 2).min(LOOKS.1);
         }
         let began = Instant::now();
-        let (mut pause, mut is_told) = (LATE_LOOKS.0, false);
+        let (mut pause, mut is_told, mut empty) = (LATE_LOOKS.0, false, 0);
         while began.elapsed() < GIVE_UP {
-            // Again and again: what is killed may just have started another.
+            // Again and again: what is killed may just have started another, which no look has met.
             if self.signal_all(Signal::KILL).await == 0 && self.is_gone().await {
-                return;
+                empty += 1;
+                if empty == EMPTY_LOOKS {
+                    return;
+                }
+                sleep(LATE_LOOKS.0).await;
+                continue;
             }
+            empty = 0;
             sleep(pause).await;
             pause = (pause * 2).min(LATE_LOOKS.1);
             if began.elapsed() > STUCK && !is_told && !self.is_gone().await {
@@ -304,17 +315,18 @@ impl Stopping {
 
     async fn signal_all(&self, signal: Signal) -> usize {
         let family = Arc::clone(&self.0);
-        in_background(move || family.signal_all(signal)).await
+        in_background(move |table| family.signal_all(signal, table)).await
     }
 
     async fn is_gone(&self) -> bool {
         let family = Arc::clone(&self.0);
-        in_background(move || family.is_gone()).await
+        in_background(move |_| family.is_gone()).await
     }
 }
 
 impl Drop for Stopping {
     fn drop(&mut self) {
+        self.0.leader.release();
         stopping().retain(|family| !Arc::ptr_eq(family, &self.0));
         ONE_LESS.notify_all();
     }
@@ -334,7 +346,7 @@ pub fn remaining() -> Vec<i32> {
 
 /// The server ends: whoever is left of agents whose runs are over is killed at once.
 pub fn hurry() {
-    for family in stopping().iter().filter(|family| family.leader.is_reaped()) {
+    for family in stopping().iter().filter(|family| family.leader.exit().is_some()) {
         family.hurry.notify_one();
     }
 }

@@ -15,15 +15,11 @@ use rustix::{
 };
 use std::{
     collections::BTreeSet,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 #[cfg(linux)]
 use std::{os::fd::OwnedFd, sync::Arc};
-use tokio::sync::Notify;
 
 /// The process that was started.
 #[derive(Debug)]
@@ -33,11 +29,16 @@ pub struct Leader {
     /// thing.
     #[cfg(linux)]
     pidfd: Option<Arc<OwnedFd>>,
-    /// How it ended, once it is reaped.
-    exit: Mutex<Option<Exit>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How it ended, once that is known.
+    exit: Option<Exit>,
+    is_reaped: bool,
     /// It is not to be reaped yet: see [`Leader::keep`].
-    is_kept: AtomicBool,
-    released: Notify,
+    is_kept: bool,
 }
 
 /// Tells when a process has ended, where the system can.
@@ -76,9 +77,7 @@ impl Leader {
                 use rustix::process::{PidfdFlags, pidfd_open};
                 pidfd_open(pid, PidfdFlags::NONBLOCK).ok().map(Arc::new)
             },
-            exit: Mutex::default(),
-            is_kept: AtomicBool::new(false),
-            released: Notify::new(),
+            state: Mutex::default(),
         }
     }
 
@@ -89,14 +88,14 @@ impl Leader {
 
     /// Whether the process has been reaped, so that its number may be another's by now.
     pub fn is_reaped(&self) -> bool {
-        self.exit().is_some()
+        self.state().is_reaped
     }
 
     /// Sends a signal to the process and to its group, once to each member. False, and nothing
     /// happens, when the process has been reaped.
     pub fn signal(&self, signal: Signal) -> bool {
-        let mut exit = self.exit();
-        if !self.is_there(&mut exit) {
+        let mut state = self.state();
+        if !self.is_there(&mut state) {
             return false;
         }
         if getpgid(Some(self.pid)) != Ok(self.pid) {
@@ -111,20 +110,30 @@ impl Leader {
     /// Sends a signal to the process and not to its group. Nothing happens when the process has been
     /// reaped.
     pub fn signal_alone(&self, signal: Signal) {
-        let mut exit = self.exit();
-        if self.is_there(&mut exit) {
+        let mut state = self.state();
+        if self.is_there(&mut state) {
             self.send(signal);
         }
     }
 
     /// Whether the process, be it as a zombie, holds its number.
-    fn is_there(&self, exit: &mut Option<Exit>) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        if exit.is_none() && waitid(WaitId::Pid(self.pid), options).err() == Some(Errno::CHILD) {
+    fn is_there(&self, state: &mut State) -> bool {
+        if !state.is_reaped && self.peek() == Err(Errno::CHILD) {
             // Somebody else has reaped it, or the system has, because SIGCHLD is ignored.
-            self.reaped(exit, Exit::Unknown);
+            self.reaped(state, Exit::Unknown);
         }
-        exit.is_none()
+        !state.is_reaped
+    }
+
+    /// How it ended, if it has, without reaping it.
+    fn peek(&self) -> Result<Option<Exit>, Errno> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::Pid(self.pid), options)?;
+        Ok(status.and_then(|status| match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Some(Exit::Code(code)),
+            (None, Some(signal)) => Some(Exit::Signal(signal)),
+            (None, None) => None,
+        }))
     }
 
     /// To be called while the process is there.
@@ -151,23 +160,19 @@ impl Leader {
         }
     }
 
-    /// Waits until the process has ended, and reaps it. May be dropped and called again.
+    /// Waits until the process has ended. May be dropped and called again.
     pub async fn wait(&self, #[cfg_attr(not(linux), expect(unused))] watch: &EndWatch) -> Exit {
         #[cfg(linux)]
         if let Some(ended) = &watch.ended {
             loop {
-                if let Some(exit) = self.try_reap() {
+                let ready = ended.readable().await;
+                if let Some(exit) = self.exit() {
                     return exit;
                 }
-                tokio::select! {
-                    ready = ended.readable() => match ready {
-                        // Ended and not reaped: it is kept, and will be released.
-                        Ok(mut ready) if self.try_reap().is_none() => ready.clear_ready(),
-                        Ok(_) => {}
-                        // The runtime ends.
-                        Err(_) => break,
-                    },
-                    () = self.released.notified() => {}
+                match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    // The runtime ends.
+                    Err(_) => break,
                 }
             }
         }
@@ -175,7 +180,7 @@ impl Leader {
         // every few milliseconds.
         let mut pause = Duration::from_millis(2);
         loop {
-            if let Some(exit) = self.try_reap() {
+            if let Some(exit) = self.exit() {
                 return exit;
             }
             tokio::time::sleep(pause).await;
@@ -183,47 +188,45 @@ impl Leader {
         }
     }
 
-    /// Has it not reaped for now, should it end: its number stays its own, and its group's.
+    /// Has it not reaped when it ends: its number stays its own, and its group's.
     pub fn keep(&self) {
-        self.is_kept.store(true, Ordering::SeqCst);
+        self.state().is_kept = true;
     }
 
     /// Takes [`Leader::keep`] back.
     pub fn release(&self) {
-        self.is_kept.store(false, Ordering::SeqCst);
-        self.released.notify_one();
+        self.state().is_kept = false;
+        self.exit();
     }
 
-    /// How it ended, if it has; reaps it then.
-    pub fn try_reap(&self) -> Option<Exit> {
-        let mut exit = self.exit();
-        if exit.is_none() && !self.is_kept.load(Ordering::SeqCst) {
-            let ended = match waitpid(Some(self.pid), WaitOptions::NOHANG) {
-                Ok(None) | Err(Errno::INTR) => None,
-                Ok(Some((_, status))) => {
-                    match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => Some(Exit::Code(code)),
-                        (None, Some(signal)) => Some(Exit::Signal(signal)),
-                        // Stopped or continued: not asked for.
-                        (None, None) => None,
-                    }
-                }
-                // Another library of this process has reaped it.
-                Err(_) => Some(Exit::Unknown),
-            };
-            if let Some(ended) = ended {
-                self.reaped(&mut exit, ended);
-            }
+    /// How it ended, if it has; reaps it then, unless it is kept.
+    pub fn exit(&self) -> Option<Exit> {
+        let mut state = self.state();
+        if state.is_reaped {
+            return state.exit;
         }
-        *exit
+        match self.peek() {
+            Ok(None) | Err(Errno::INTR) => {}
+            Ok(exit) if state.is_kept => state.exit = exit,
+            Ok(Some(exit)) => {
+                // Its end is known; there is nothing to wait for.
+                let _ = waitpid(Some(self.pid), WaitOptions::NOHANG);
+                self.reaped(&mut state, exit);
+            }
+            // Another library of this process has reaped it.
+            Err(_) => self.reaped(&mut state, Exit::Unknown),
+        }
+        state.exit
     }
 
-    fn reaped(&self, exit: &mut Option<Exit>, ended: Exit) {
-        *exit = Some(ended);
+    fn reaped(&self, state: &mut State, exit: Exit) {
+        // What was seen before somebody else reaped it is better than nothing.
+        state.exit = state.exit.or(Some(exit));
+        state.is_reaped = true;
         unreaped().remove(&self.pid());
     }
 
-    fn exit(&self) -> MutexGuard<'_, Option<Exit>> {
-        self.exit.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

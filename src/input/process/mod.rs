@@ -15,12 +15,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use family::{Family, Record, hurry, listed, remaining, wait_until_gone};
+pub use family::{Record, hurry, listed, remaining, wait_until_gone};
 pub use orphans::{end_marked, reap_orphans};
-pub use spawn::{NotSpawned, SpawnError, Spawned, Spawner, spawner};
+pub use spawn::{NotSpawned, SpawnError, Spawned, Spawner, new_mark, spawner};
 pub use stderr::StderrTail;
 
 use super::{End, Exit, Input, Ready, Startup};
+use family::Family;
 use leader::EndWatch;
 use relay::Relay;
 use rustix::io::ioctl_fionread;
@@ -40,6 +41,12 @@ const HURRIED_AFTER_KILL: Duration = Duration::from_millis(500);
 const HURRIED_PIPES: Duration = Duration::from_millis(100);
 /// The most that is read at once.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Ends an agent that nobody will read: its run was over before it was started.
+pub async fn abandon(spawned: Spawned) {
+    let (_, kill_at) = watch::channel(Instant::now());
+    spawned.family.stop(kill_at).await;
+}
 
 /// How long things may take, and how much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +146,7 @@ impl ProcessInput {
 
     /// The agent should be gone.
     fn give_up(&mut self) {
-        if let Some(exit) = self.family.leader.try_reap() {
+        if let Some(exit) = self.family.leader.exit() {
             self.exited(exit);
         } else if self.family.killed_at().is_none() {
             // Whoever was to do it is held up.

@@ -4,10 +4,14 @@
 use super::{
     family::signal_exactly,
     leader::is_leader,
-    table::{self, Entry, in_background},
+    table::{self, Entry, Table, in_background},
 };
 use rustix::process::{Pid, Signal, WaitOptions, getpid, waitpid};
-use std::{collections::HashMap, sync::Once, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, MutexGuard, Once, PoisonError},
+    time::Duration,
+};
 use tokio::time::{Instant, sleep};
 
 /// How long SIGKILL is tried.
@@ -31,7 +35,8 @@ pub async fn end_marked(marks: Vec<String>, kill_after: Duration) -> Ended {
     loop {
         let by_force = started.elapsed() >= kill_after;
         let (marks, known) = (marks.clone(), asked.clone());
-        let found = in_background(move || signal_marked(&marks, &known, by_force)).await;
+        let found =
+            in_background(move |table| signal_marked(table, &marks, &known, by_force)).await;
         let living: Vec<i32> = found.iter().map(|entry| entry.pid).collect();
         asked.extend(
             found
@@ -50,13 +55,13 @@ pub async fn end_marked(marks: Vec<String>, kill_after: Duration) -> Ended {
 
 /// Signals those that bear a mark: all of them by force, or politely those that are not `asked` yet.
 /// Returns all of them.
-fn signal_marked(marks: &[String], asked: &[Entry], by_force: bool) -> Vec<Entry> {
-    let table = table::all();
-    let spared = with_ancestors(own_pid(), &table);
+fn signal_marked(table: &Table, marks: &[String], asked: &[Entry], by_force: bool) -> Vec<Entry> {
+    let spared = with_ancestors(own_pid(), table.entries());
     let mut found: Vec<Entry> = Vec::new();
     // A server that an agent has started is not its own orphan, nor are its agents.
-    for mark in marks.iter().filter(|mark| !table::has_mark(own_pid(), mark)) {
-        found.extend(table::descendants(&table, &[], mark, 0));
+    let own = table::marks_of(own_pid());
+    for mark in marks.iter().filter(|mark| !own.iter().any(|own| own == mark.as_bytes())) {
+        found.extend(table.descendants(&[], mark, 0));
     }
     found.retain(|entry| !entry.is_zombie && !spared.contains(&entry.pid));
     for entry in &found {
@@ -81,9 +86,9 @@ fn with_ancestors(pid: i32, table: &[Entry]) -> Vec<i32> {
 }
 
 /// How often the first process looks for orphans that have ended.
-const LOOKS: Duration = Duration::from_secs(1);
+const LOOKS: Duration = Duration::from_millis(250);
 /// A child that is dead for so many looks is nobody else's to reap.
-const LEFT_DEAD: u32 = 60;
+const LEFT_DEAD: u32 = 240;
 
 /// What the first process knows of one of its children.
 #[derive(Clone, Copy, Default)]
@@ -108,22 +113,40 @@ pub fn reap_orphans() {
                 loop {
                     sleep(LOOKS).await;
                     let before = known;
-                    known = in_background(move || look_after_children(&before)).await;
+                    known = in_background(move |table| look_after_children(table, &before)).await;
                 }
             });
         });
     }
 }
 
+/// Descendants of agents that were seen, by number and start: in the first process of a container,
+/// where they come to it when their parents end.
+static EXPECTED: Mutex<BTreeSet<(i32, u64)>> = Mutex::new(BTreeSet::new());
+
+fn expected() -> MutexGuard<'static, BTreeSet<(i32, u64)>> {
+    EXPECTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// These may come to this process, if it is the first of its container: then they are its own to reap.
+pub fn expect_orphans(descendants: &[Entry]) {
+    if own_pid() == 1 {
+        expected().extend(descendants.iter().map(|entry| (entry.pid, entry.start)));
+    }
+}
+
 /// Reaps the children that have ended and are nobody else's; returns the others.
-fn look_after_children(known: &Children) -> Children {
-    let table = table::all();
-    let own_group = table.iter().find(|entry| entry.pid == own_pid()).map_or(0, |own| own.group);
+fn look_after_children(table: &Table, known: &Children) -> Children {
+    let entries = table.entries();
+    let own_group = entries.iter().find(|entry| entry.pid == own_pid()).map_or(0, |own| own.group);
+    let own_marks = table::marks_of(own_pid());
+    let is_marked = |pid| table::marks_of(pid).iter().any(|mark| !own_marks.contains(mark));
     let mut left = Children::new();
-    for entry in table.iter().filter(|entry| entry.parent == own_pid() && !is_leader(entry.pid)) {
+    for entry in entries.iter().filter(|entry| entry.parent == own_pid() && !is_leader(entry.pid)) {
         let key = (entry.pid, entry.start);
         let mut child = known.get(&key).copied().unwrap_or_default();
-        child.is_marked |= table::is_marked(entry.pid);
+        child.is_marked |= expected().contains(&key);
+        child.is_marked = child.is_marked || is_marked(entry.pid);
         child.looks_dead += u32::from(entry.is_zombie);
         // One that has ended tells nothing of itself any more. Node.js reaps its own as soon as its
         // loop turns, and they are in its group or lead one.
@@ -137,6 +160,8 @@ fn look_after_children(known: &Children) -> Children {
             left.insert(key, child);
         }
     }
+    // Those that are nowhere any more have been reaped.
+    expected().retain(|key| entries.iter().any(|entry| (entry.pid, entry.start) == *key));
     left
 }
 

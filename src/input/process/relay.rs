@@ -2,7 +2,7 @@
 //! that takes it, and no slower than the agent may be held up.
 
 use super::READ_BYTES;
-use crate::diagnostics;
+use crate::diagnostics::{self, StderrRoom};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Relay {
     /// The beginning of a line that waits for its end.
     held: Vec<u8>,
+    /// Room for the lines that come next.
+    room: Option<StderrRoom>,
     /// Since when there has been no room.
     stuck_since: Option<Instant>,
 }
@@ -22,9 +24,13 @@ pub struct Relay {
 impl Relay {
     /// Waits for room, or for the end of patience. May be dropped and called again.
     pub async fn room(&mut self) {
-        let since = *self.stuck_since.get_or_insert_with(Instant::now);
-        if timeout_at(since + PATIENCE, diagnostics::room_for_stderr()).await.is_ok() {
-            self.stuck_since = None;
+        if self.room.is_none() {
+            let since = *self.stuck_since.get_or_insert_with(Instant::now);
+            let room = timeout_at(since + PATIENCE, diagnostics::room_for_stderr()).await;
+            if let Ok(room) = room {
+                self.room = room;
+                self.stuck_since = None;
+            }
         }
     }
 
@@ -35,14 +41,15 @@ impl Relay {
         let end = if self.held.len() - end > READ_BYTES { self.held.len() } else { end };
         if end > 0 {
             let rest = self.held.split_off(end);
-            diagnostics::agent_stderr(&std::mem::replace(&mut self.held, rest));
+            let lines = std::mem::replace(&mut self.held, rest);
+            diagnostics::agent_stderr(&lines, self.room.take());
         }
     }
 
     /// Passes on what has come without the end of its line.
     pub fn end(&mut self) {
         if !self.held.is_empty() {
-            diagnostics::agent_stderr(&std::mem::take(&mut self.held));
+            diagnostics::agent_stderr(&std::mem::take(&mut self.held), self.room.take());
         }
     }
 }

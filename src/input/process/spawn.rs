@@ -16,7 +16,11 @@
 #[cfg(linux)]
 mod linux;
 
-use super::{family::Family, leader::Leader, table::MARK};
+use super::{
+    family::{Family, Record},
+    leader::Leader,
+    table::MARK,
+};
 use crate::{command::AgentCommand, input::Startup};
 use once_cell::sync::OnceCell;
 use rustix::process::Pid;
@@ -145,10 +149,12 @@ pub fn spawner() -> io::Result<&'static Spawner> {
 
 impl Spawner {
     /// Starts the agent in a process group of its own, stdin closed, stdout and stderr as pipes, with
-    /// a mark in its environment. Returns at once; `command` and `done` are called on the thread. Signals that wait in `startup` are delivered before `done` is called.
+    /// `mark` in its environment. Returns at once; `prepare` and `done` are called on the thread. What
+    /// `prepare` returns beside the command is kept as long as somebody may have to be stopped. Signals that wait in `startup` are delivered before `done` is called.
     pub fn spawn(
         &self,
-        command: impl FnOnce() -> AgentCommand + Send + 'static,
+        prepare: impl FnOnce() -> (AgentCommand, Option<Record>) + Send + 'static,
+        mark: Box<str>,
         startup: Arc<Startup>,
         done: impl FnOnce(Result<Spawned, NotSpawned>) + Send + 'static,
     ) {
@@ -156,7 +162,8 @@ impl Spawner {
             let spawned = if startup.is_cancelled() {
                 Err(NotSpawned::Cancelled)
             } else {
-                start(command(), &startup)
+                let (command, record) = prepare();
+                start(command, mark, record, &startup)
             };
             if spawned.is_err() {
                 startup.ended();
@@ -168,15 +175,19 @@ impl Spawner {
     }
 }
 
-fn start(mut command: AgentCommand, startup: &Startup) -> Result<Spawned, NotSpawned> {
-    let mark = new_mark();
+fn start(
+    mut command: AgentCommand,
+    mark: Box<str>,
+    record: Option<Record>,
+    startup: &Startup,
+) -> Result<Spawned, NotSpawned> {
     add_mark(&mut command, &mark);
     let Child { pid, stdout, stderr } =
         spawn_here(&command, startup).map_err(|cause| match cause.raw_os_error() {
             Some(NOT_WANTED) => NotSpawned::Cancelled,
             _ => NotSpawned::Failed(SpawnError::new(&command, cause)),
         })?;
-    let family = Family::new(Leader::new(pid), mark);
+    let family = Family::new(Leader::new(pid), mark, record);
     for signal in startup.started(family.leader.pid()) {
         family.signal(signal);
     }
@@ -187,7 +198,7 @@ fn start(mut command: AgentCommand, startup: &Startup) -> Result<Spawned, NotSpa
 }
 
 /// A value by which a run's processes are known: see [`MARK`].
-fn new_mark() -> Box<str> {
+pub fn new_mark() -> Box<str> {
     // Hashers with keys of their own, the first of which the system gave at random.
     let random = || RandomState::new().hash_one(std::process::id());
     format!("{:016x}{:016x}", random(), random()).into()

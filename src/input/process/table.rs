@@ -1,10 +1,15 @@
 //! Which processes there are, whose children they are, and which bear a mark in their environment.
 //!
 //! All of it may block: `/proc/<pid>/environ` waits for a lock that a process holds which is stuck in
-//! a dead file system, and other systems than Linux are asked through `ps`. Looks are taken by
-//! [`in_background`].
+//! a dead file system, and other systems than Linux are asked through `ps`. So looks are taken
+//! [`in_background`], and those that are wanted at the same time share one.
 
-use std::{collections::HashMap, sync::Arc, thread};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 use tokio::sync::oneshot;
 
 /// The variable that every agent is started with, and that its children inherit: a value of their
@@ -34,28 +39,83 @@ impl Entry {
     }
 }
 
-/// Calls `look` on a thread that is made for it: the runtime's own must not wait, and the disk's may
-/// all be waiting. Where no thread can be had, it is called here.
-pub async fn in_background<R: Send + 'static>(look: impl Fn() -> R + Send + Sync + 'static) -> R {
-    let look = Arc::new(look);
-    let (done, result) = oneshot::channel();
-    let work = {
-        let look = Arc::clone(&look);
-        // Nobody waits for it any more when the runtime ends.
-        move || drop(done.send(look()))
-    };
-    let thread = thread::Builder::new().name("active-runs-look".into());
-    if thread.spawn(work).is_ok()
-        && let Ok(found) = result.await
-    {
-        return found;
-    }
-    look()
+/// One look at the processes, taken when it is first needed.
+#[derive(Default)]
+pub struct Table {
+    entries: OnceCell<Vec<Entry>>,
+    /// The marks of the processes that were asked for them.
+    marks: RefCell<HashMap<i32, Vec<Vec<u8>>>>,
 }
 
-/// All processes.
-pub fn all() -> Vec<Entry> {
-    system::all()
+type Job = Box<dyn FnOnce(&Table) + Send>;
+
+/// The jobs that wait for a look; none while nobody takes one.
+static WAITING: Mutex<Option<Vec<Job>>> = Mutex::new(None);
+
+/// Calls `look` on a thread that is made for it: the runtime's own must not wait, and the disk's may
+/// all be waiting. Where no thread can be had, it is called here.
+pub async fn in_background<R: Send + 'static>(
+    look: impl FnOnce(&Table) -> R + Send + 'static,
+) -> R {
+    let (done, result) = oneshot::channel();
+    // Nobody waits for it any more when the runtime ends.
+    let job: Job = Box::new(move |table| drop(done.send(look(table))));
+    let is_first = {
+        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = waiting.is_none();
+        waiting.get_or_insert_default().push(job);
+        is_first
+    };
+    if is_first {
+        let thread = thread::Builder::new().name("active-runs-look".into());
+        if thread.spawn(do_jobs).is_err() {
+            do_jobs();
+        }
+    }
+    match result.await {
+        Ok(result) => result,
+        // It panicked on that thread, and has said so.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn do_jobs() {
+    loop {
+        let jobs = {
+            let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+            let jobs = waiting.take().unwrap_or_default();
+            if jobs.is_empty() {
+                return;
+            }
+            // Those that come from now on wait for the next look.
+            *waiting = Some(Vec::new());
+            jobs
+        };
+        let table = Table::default();
+        for job in jobs {
+            job(&table);
+        }
+    }
+}
+
+impl Table {
+    /// All processes.
+    pub fn entries(&self) -> &[Entry] {
+        self.entries.get_or_init(system::all)
+    }
+
+    /// Whether the process of this number bears this mark.
+    fn has_mark(&self, pid: i32, mark: &str) -> bool {
+        let mut known = self.marks.borrow_mut();
+        let marks = known.entry(pid).or_insert_with(|| marks_of(pid));
+        marks.iter().any(|found| found == mark.as_bytes())
+    }
+
+    /// The processes that descend from `roots` or bear `mark`, and their descendants. Processes that
+    /// began before `since` are none of them. The roots themselves are left out.
+    pub fn descendants(&self, roots: &[i32], mark: &str, since: u64) -> Vec<Entry> {
+        descendants(self.entries(), roots, since, |pid| self.has_mark(pid, mark))
+    }
 }
 
 /// The process of this number, if there is one.
@@ -68,14 +128,22 @@ pub fn start_of_child(pid: i32) -> u64 {
     system::start_of_child(pid)
 }
 
+/// The time now, in the unit of [`Entry::start`]; none where that cannot be asked quickly.
+pub fn now() -> Option<u64> {
+    system::now()
+}
+
 /// Whether the process surely has no children now; false where that cannot be asked quickly.
 pub fn has_no_children(pid: i32) -> bool {
     system::has_no_children(pid)
 }
 
-/// Of `table`: the processes that descend from `roots` or bear `mark`, and their descendants.
-/// Processes that began before `since` are none of them. The roots themselves are left out.
-pub fn descendants(table: &[Entry], roots: &[i32], mark: &str, since: u64) -> Vec<Entry> {
+fn descendants(
+    table: &[Entry],
+    roots: &[i32],
+    since: u64,
+    has_mark: impl Fn(i32) -> bool,
+) -> Vec<Entry> {
     let younger = || table.iter().filter(|entry| entry.start >= since);
     let mut children: HashMap<i32, Vec<&Entry>> = HashMap::new();
     for entry in younger() {
@@ -97,7 +165,7 @@ pub fn descendants(table: &[Entry], roots: &[i32], mark: &str, since: u64) -> Ve
     }
     for entry in younger() {
         let is_known = found.contains_key(&entry.pid) || roots.contains(&entry.pid);
-        if !is_known && !entry.is_zombie && has_mark(entry.pid, mark) {
+        if !is_known && !entry.is_zombie && has_mark(entry.pid) {
             found.insert(entry.pid, *entry);
             add_family(&mut found, entry.pid);
         }
@@ -105,23 +173,13 @@ pub fn descendants(table: &[Entry], roots: &[i32], mark: &str, since: u64) -> Ve
     found.into_values().collect()
 }
 
-/// Whether the process of this number bears this mark. Another user's cannot be asked.
-pub fn has_mark(pid: i32, mark: &str) -> bool {
+/// The marks that the process of this number bears. Another user's cannot be asked.
+pub fn marks_of(pid: i32) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
     system::with_environment(pid, |environment| {
-        marks(environment).any(|found| found == mark.as_bytes())
-    })
-}
-
-/// Whether the process of this number bears a mark that this process was not itself started with.
-pub fn is_marked(pid: i32) -> bool {
-    let mut own: Vec<Vec<u8>> = Vec::new();
-    system::with_environment(std::process::id() as i32, |environment| {
-        own.extend(marks(environment).map(<[u8]>::to_vec));
-        true
+        found.extend(marks(environment).map(<[u8]>::to_vec));
     });
-    system::with_environment(pid, |environment| {
-        marks(environment).any(|mark| !own.iter().any(|own| own == mark))
-    })
+    found
 }
 
 /// The marks in an environment: `KEY=value` texts, each ended by a NUL. A server that was itself
@@ -136,7 +194,11 @@ fn marks(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(linux)]
 mod system {
     use super::Entry;
-    use std::{fs, io::Read};
+    use std::{
+        fs,
+        io::Read,
+        path::{Path, PathBuf},
+    };
 
     pub fn all() -> Vec<Entry> {
         // Without `/proc` nobody is found but by the group.
@@ -160,7 +222,8 @@ mod system {
             parent: parent as i32,
             group: group as i32,
             start,
-            is_zombie: matches!(state, "Z" | "X"),
+            // Its first thread may have ended, and others live.
+            is_zombie: matches!(state, "Z" | "X") && threads(pid).nth(1).is_none(),
         })
     }
 
@@ -169,14 +232,34 @@ mod system {
     }
 
     pub fn has_no_children(pid: i32) -> bool {
-        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
-        let children =
-            |thread: fs::DirEntry| fs::read(thread.path().join("children")).map(|c| !c.is_empty());
-        threads.flatten().all(|thread| matches!(children(thread), Ok(false)))
+        let children = |thread: PathBuf| fs::read(thread.join("children"));
+        let mut threads = threads(pid).peekable();
+        threads.peek().is_some()
+            && threads.all(|thread| children(thread).is_ok_and(|children| children.is_empty()))
     }
 
-    pub fn with_environment(pid: i32, look: impl FnOnce(&[u8]) -> bool) -> bool {
-        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| look(&environment))
+    pub fn with_environment(pid: i32, mut look: impl FnMut(&[u8])) {
+        let mut look_in = |path: &Path| {
+            let environment = fs::read(path).unwrap_or_default();
+            look(&environment);
+            !environment.is_empty()
+        };
+        if !look_in(format!("/proc/{pid}/environ").as_ref()) {
+            // Its first thread may have ended, and others live.
+            threads(pid).any(|thread| look_in(&thread.join("environ")));
+        }
+    }
+
+    fn threads(pid: i32) -> impl Iterator<Item = PathBuf> {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        threads.map(|thread| thread.path())
+    }
+
+    /// How long the system has been up, in the unit of [`Entry::start`].
+    pub fn now() -> Option<u64> {
+        let uptime = fs::read_to_string("/proc/uptime").ok()?;
+        let seconds: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+        Some((seconds * rustix::param::clock_ticks_per_second() as f64) as u64)
     }
 }
 
@@ -234,15 +317,17 @@ mod system {
         false
     }
 
-    #[cfg(not(target_os = "macos"))]
-    pub fn with_environment(_pid: i32, _look: impl FnOnce(&[u8]) -> bool) -> bool {
-        false
+    pub fn now() -> Option<u64> {
+        None
     }
+
+    #[cfg(not(target_os = "macos"))]
+    pub fn with_environment(_pid: i32, _look: impl FnMut(&[u8])) {}
 
     /// What `execve` was given: the system shows it of one's own processes, but of its own programs
     /// (`/bin/sh`) without the environment.
     #[cfg(target_os = "macos")]
-    pub fn with_environment(pid: i32, look: impl FnOnce(&[u8]) -> bool) -> bool {
+    pub fn with_environment(pid: i32, mut look: impl FnMut(&[u8])) {
         let mut name = [libc::CTL_KERN, libc::KERN_PROCARGS2, pid];
         let mut bytes = vec![0_u8; 1 << 20];
         let mut len = bytes.len();
@@ -257,7 +342,9 @@ mod system {
                 0,
             )
         };
-        read == 0 && look(&bytes[..len.min(bytes.len())])
+        if read == 0 {
+            look(&bytes[..len.min(bytes.len())]);
+        }
     }
 
     #[cfg(test)]
@@ -288,7 +375,7 @@ mod tests {
         let table =
             [entry(5, 4, 9), entry(4, 3, 8), entry(3, 2, 7), entry(9, 1, 8), entry(6, 2, 1)];
         let mut found: Vec<_> =
-            descendants(&table, &[2], "no such mark", 5).iter().map(|e| e.pid).collect();
+            descendants(&table, &[2], 5, |_| false).iter().map(|e| e.pid).collect();
         found.sort_unstable();
         assert_eq!(found, [3, 4, 5], "6 began before the agent: its parent's number was another's");
     }
@@ -296,8 +383,8 @@ mod tests {
     #[test]
     fn this_process_and_its_parent_are_in_the_table() {
         let own = super::entry(std::process::id() as i32).unwrap();
-        let table = all();
-        let found = table.iter().find(|entry| entry.pid == own.pid).unwrap();
+        let table = Table::default();
+        let found = table.entries().iter().find(|entry| entry.pid == own.pid).unwrap();
         assert_eq!(found, &own);
         assert!(own.parent > 0 && own.start > 0 && !own.is_zombie);
         assert!(super::entry(i32::MAX).is_none());

@@ -21,7 +21,8 @@ async fn start(script: &str, arg: &str, startup: &Arc<Startup>) -> Result<Spawne
     };
     let (done, started) = oneshot::channel();
     spawner().unwrap().spawn(
-        move || command,
+        move || (command, None),
+        new_mark(),
         Arc::clone(startup),
         |spawned| drop(done.send(spawned)),
     );

@@ -15,6 +15,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     ptr,
+    sync::atomic::AtomicI32,
 };
 
 /// Where programs are when the environment has no `PATH` (glibc's and libuv's default).
@@ -82,10 +83,11 @@ pub(super) fn start(
         startup: ptr::from_ref(startup),
         failure: 0,
     };
-    let pid = start_planned(&mut plan)?;
+    let pid = start_planned(&mut plan, startup.child())?;
     match plan.failure {
         0 => Pid::from_raw(pid).ok_or_else(|| io::Error::other("the child has no pid")),
         failure => {
+            startup.forget_child();
             // SAFETY: `pid` is our own child, which ended at the failed step.
             unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
             Err(io::Error::from_raw_os_error(failure))
@@ -93,7 +95,8 @@ pub(super) fn start(
     }
 }
 
-fn start_planned(plan: &mut Plan) -> io::Result<libc::pid_t> {
+/// The system notes the child's number in `number` before the child runs.
+fn start_planned(plan: &mut Plan, number: &AtomicI32) -> io::Result<libc::pid_t> {
     let mut stack = vec![0_u128; STACK_BYTES / size_of::<u128>()];
     let top = stack.as_mut_ptr_range().end;
     // SAFETY: the two sets are written by the calls that fill them before they are read. The
@@ -106,8 +109,9 @@ fn start_planned(plan: &mut Plan) -> io::Result<libc::pid_t> {
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        let pid = libc::clone(child, top.cast(), flags, ptr::from_mut(plan).cast());
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
+        let plan = ptr::from_mut(plan).cast();
+        let pid = libc::clone(child, top.cast(), flags, plan, number.as_ptr());
         let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
         if pid < 0 { Err(error) } else { Ok(pid) }
