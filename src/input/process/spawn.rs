@@ -197,7 +197,7 @@ fn start(
     Ok(Spawned { family: Arc::new(family), stdout, stderr })
 }
 
-/// A value by which a run's processes are known: see [`MARK`].
+/// A value by which a run's processes are known: that of `MARK`.
 pub fn new_mark() -> Box<str> {
     // Hashers with keys of their own, the first of which the system gave at random.
     let random = || RandomState::new().hash_one(std::process::id());
