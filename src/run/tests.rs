@@ -85,6 +85,7 @@ impl Stage {
     /// Drives the run on an input of the test's.
     fn play(&mut self, is_obedient: bool) -> (Script, JoinHandle<()>) {
         let (input, script) = scripted(is_obedient);
+        assert!(self.run.startup.wanted(), "it has been started");
         (script, self.drive(Start::Started(input)))
     }
 
