@@ -153,13 +153,21 @@ describe('run.end', () => {
     const folder = temporaryFolder();
     const told = await puppet();
     const host = server(
-      async ({ runs, data, modulePath, said, tell }) => {
+      async ({ runs, data, modulePath, said, tell, fs }) => {
         const { Worker } = process.getBuiltinModule('node:worker_threads');
+        // Behind the package's own listener: holds the end up until the worker has been told.
+        process.on('exit', () => {
+          const until = Date.now() + 10_000;
+          while (!fs.existsSync(data.file) && Date.now() < until);
+        });
         const worker = new Worker(
           `const { workerData, parentPort } = require('node:worker_threads');
-           const { writeFileSync } = require('node:fs');
+           const { renameSync, writeFileSync } = require('node:fs');
            const run = require(workerData.modulePath).startRun({ sessionId: 's', message: 'm', agent: workerData.agent });
-           run.whenEnded.then((end) => writeFileSync(workerData.file, JSON.stringify({ end, status: run.status })));
+           run.whenEnded.then((end) => {
+             writeFileSync(workerData.file + '.new', JSON.stringify({ end, status: run.status }));
+             renameSync(workerData.file + '.new', workerData.file);
+           });
            parentPort.postMessage('started');`,
           { eval: true, workerData: { modulePath, ...data } },
         );
