@@ -155,11 +155,6 @@ describe('run.end', () => {
     const host = server(
       async ({ runs, data, modulePath, said, tell, fs }) => {
         const { Worker } = process.getBuiltinModule('node:worker_threads');
-        // Behind the package's own listener: holds the end up until the worker has been told.
-        process.on('exit', () => {
-          const until = Date.now() + 10_000;
-          while (!fs.existsSync(data.file) && Date.now() < until);
-        });
         const worker = new Worker(
           `const { workerData, parentPort } = require('node:worker_threads');
            const { renameSync, writeFileSync } = require('node:fs');
@@ -174,6 +169,11 @@ describe('run.end', () => {
         await new Promise((resolve) => worker.once('message', resolve));
         await said('s', 'a');
         await tell('ready');
+        // Behind the package's own listener: holds the end up until the worker has been told.
+        process.on('exit', () => {
+          const until = Date.now() + 10_000;
+          while (!fs.existsSync(data.file) && Date.now() < until);
+        });
         process.exit();
       },
       { agent: told.agent, file: join(folder, 'end'), settings: { storeDir: join(folder, 'store') } },
