@@ -1,13 +1,24 @@
 //! A run as server-sent events, pulled by a stream of the JavaScript.
 
 use super::{Result, internal};
-use crate::sse::{Chunk, FrameReader};
+use crate::{
+    pages::Mapped,
+    sse::{Chunk, FrameReader},
+};
 use napi::bindgen_prelude::{BufferSlice, Env};
 use napi_derive::napi;
+use once_cell::sync::OnceCell;
 
 /// Of so many shared bytes, one counts as the buffer's own when JavaScript decides whether there is
 /// garbage enough to collect: it then does so about when no more mappings are to be had.
 const SHARED_WEIGHT: i64 = 4;
+
+/// Whether V8 may be told to count less than there is. Newer versions sum the buffers up apart, and end
+/// the process where the other sum would be negative (seen in Node.js 26).
+fn may_count_less(env: &Env) -> bool {
+    static MAY: OnceCell<bool> = OnceCell::new();
+    *MAY.get_or_init(|| env.get_node_version().is_ok_and(|version| version.major < 24))
+}
 
 /// See [`crate::sse::From`].
 #[napi(string_enum = "camelCase")]
@@ -45,8 +56,11 @@ impl FrameStream {
             Some(Chunk::Own(bytes)) => BufferSlice::copy_from(env, bytes),
             Some(Chunk::Shared(bytes)) => {
                 let (start, len) = (bytes.as_mut_ptr(), bytes.len());
-                let not_its_own = len as i64 / SHARED_WEIGHT * (SHARED_WEIGHT - 1);
-                let finalize = move |env: Env, _bytes| {
+                let not_its_own = match may_count_less(env) {
+                    true => len as i64 / SHARED_WEIGHT * (SHARED_WEIGHT - 1),
+                    false => 0,
+                };
+                let finalize = move |env: Env, _: Mapped| {
                     // Neither call can fail while the environment is there.
                     let _ = env.adjust_external_memory(not_its_own);
                 };
