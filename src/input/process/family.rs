@@ -134,6 +134,12 @@ impl Family {
         Stopping::list(self).run(kill_at)
     }
 
+    /// As [`Family::stop`], with no time between the polite signal and SIGKILL.
+    pub fn stop_at_once(self: &Arc<Self>) -> impl Future<Output = ()> + use<> {
+        let (_, kill_at) = watch::channel(Instant::now());
+        self.stop(kill_at)
+    }
+
     fn tell(&self) {
         diagnostics::warn(&Warning {
             code: "PROCESS_LEFT",

@@ -44,8 +44,7 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// Ends an agent that nobody will read: its run was over before it was started.
 pub async fn abandon(spawned: Spawned) {
-    let (_, kill_at) = watch::channel(Instant::now());
-    spawned.family.stop(kill_at).await;
+    spawned.family.stop_at_once().await;
 }
 
 /// How long things may take, and how much is kept.
@@ -94,8 +93,7 @@ impl ProcessInput {
         let Spawned { family, stdout, stderr } = spawned;
         let pipes = Pipe::new(stdout).and_then(|stdout| Ok((stdout, Pipe::new(stderr)?)));
         let (stdout, stderr) = pipes.inspect_err(|_| {
-            let (_, kill_at) = watch::channel(Instant::now());
-            tokio::spawn(family.stop(kill_at));
+            tokio::spawn(family.stop_at_once());
             startup.ended();
         })?;
         Ok(Self {
@@ -151,7 +149,8 @@ impl ProcessInput {
         } else if self.family.killed_at().is_none() {
             // Whoever was to do it is held up.
             self.family.kill_leader();
-        } else {
+        } else if self.gone_by().is_none_or(|at| at <= Instant::now()) {
+            // Not, where SIGKILL was sent while this waited: then its time has just begun.
             self.exited(Exit::Unknown);
             self.close_pipes();
         }
