@@ -286,8 +286,9 @@ describe('the signals of an abort', () => {
     await sleepers.haveStarted(1);
     runs.abortRun(sessionId);
     await run.whenEnded;
-    expect(sleepers.pids()).toEqual(runs.stats().remainingPids);
     expect(sleepers.pids()).toHaveLength(1);
+    // There may be somebody of another test, too.
+    expect(runs.stats().remainingPids).toContain(sleepers.pids()[0]);
     await sleepers.haveEnded();
     await noneRemain();
   });

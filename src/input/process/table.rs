@@ -194,11 +194,7 @@ fn marks(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(linux)]
 mod system {
     use super::Entry;
-    use std::{
-        fs,
-        io::Read,
-        path::{Path, PathBuf},
-    };
+    use std::{fs, io::Read, path::PathBuf, thread, time::Duration};
 
     pub fn all() -> Vec<Entry> {
         // Without `/proc` nobody is found but by the group.
@@ -238,16 +234,40 @@ mod system {
             && threads.all(|thread| children(thread).is_ok_and(|children| children.is_empty()))
     }
 
+    /// So often a process is asked again that is just being replaced (`execve`), a millisecond apart.
+    const REPLACED_LOOKS: u32 = 200;
+
     pub fn with_environment(pid: i32, mut look: impl FnMut(&[u8])) {
-        let mut look_in = |path: &Path| {
-            let environment = fs::read(path).unwrap_or_default();
-            look(&environment);
-            !environment.is_empty()
-        };
-        if !look_in(format!("/proc/{pid}/environ").as_ref()) {
-            // Its first thread may have ended, and others live.
-            threads(pid).any(|thread| look_in(&thread.join("environ")));
+        let path = format!("/proc/{pid}/environ");
+        let mut was_empty = false;
+        for _ in 0..REPLACED_LOOKS {
+            let Ok(environment) = fs::read(&path) else { break };
+            let Some(len) = environment_len(pid) else { break };
+            let is_whole = len == Some(environment.len() as u64);
+            if is_whole && (was_empty || !environment.is_empty()) {
+                return look(&environment);
+            }
+            // In the middle of `execve` it is cut or empty, and for a moment said to be so.
+            was_empty = is_whole;
+            thread::sleep(Duration::from_millis(1));
         }
+        // Its first thread may have ended, and others live.
+        let mut environments = threads(pid).flat_map(|thread| fs::read(thread.join("environ")));
+        if let Some(environment) = environments.find(|environment| !environment.is_empty()) {
+            look(&environment);
+        }
+    }
+
+    /// How many bytes the process's environment has, none as long as `execve` has not made it; nothing
+    /// when the process has no memory, as one that has ended.
+    fn environment_len(pid: i32) -> Option<Option<u64>> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let behind = memchr::memrchr(b')', &stat)? + 1;
+        let fields = std::str::from_utf8(&stat[behind..]).ok()?.split_ascii_whitespace();
+        // `proc_pid_stat(5)`: the state is the third field.
+        let number = |field: usize| fields.clone().nth(field - 3)?.parse::<u64>().ok();
+        let (memory, start, end) = (number(23)?, number(50)?, number(51)?);
+        (memory > 0).then(|| end.checked_sub(start).filter(|_| end > 0))
     }
 
     fn threads(pid: i32) -> impl Iterator<Item = PathBuf> {

@@ -203,3 +203,19 @@ async fn what_a_dead_server_left_is_found_by_its_mark() {
     assert_eq!((ended.gone.len(), ended.living.len()), (1, 0), "{mark:?}");
     assert!(!is_alive(ended.gone[0]));
 }
+
+#[cfg(linux)]
+#[tokio::test]
+async fn a_process_in_the_middle_of_execve_bears_its_mark() {
+    let script = r#"echo $$ >"$1.new"; mv "$1.new" "$1"; exec sh -c 'exec sh -c "$0" "$0"' 'exec sh -c "$0" "$0"'"#;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pid");
+    let (input, _startup) = input(script, path.to_str().unwrap(), LIMITS).await;
+    let pid = pid_in(&path).await;
+    let mark = table::marks_of(pid);
+    assert_eq!(mark.len(), 1);
+    for look in 0..5_000 {
+        assert_eq!(table::marks_of(pid), mark, "look {look}");
+    }
+    drop(input);
+}
