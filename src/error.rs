@@ -53,6 +53,11 @@ impl Error {
         Self(Box::new(Kind::Store { action, path: path.into(), cause }))
     }
 
+    /// Work on a disk thread has panicked, or the runtime ends.
+    pub fn disk_work(cause: tokio::task::JoinError) -> Self {
+        Self::store("use", "the disk", io::Error::other(cause))
+    }
+
     /// The stable word for this kind of error, JavaScript's `error.code`.
     pub fn code(&self) -> &'static str {
         match *self.0 {

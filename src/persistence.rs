@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     message::Message,
     session_id::SessionId,
-    store::{LiveMessage, Store},
+    store::{Attempts, LiveMessage, Store},
 };
 use once_cell::sync::Lazy;
 use std::{
@@ -20,13 +20,16 @@ use std::{
 };
 use tokio::{
     sync::{Semaphore, watch},
-    task::{JoinError, JoinHandle, spawn_blocking},
-    time::{Instant, sleep_until},
+    task::{JoinError, JoinHandle},
+    time::{Instant, sleep_until, timeout},
 };
 
 /// A flush that takes long makes the next one wait this many times as long, so that writing never
 /// takes more than this share of a disk thread's time.
 const REST_FACTOR: u32 = 4;
+
+/// The end of a run waits so long for others who are at work on the index.
+const INDEX_PATIENCE: Duration = Duration::from_secs(1);
 
 /// When, after its end, a run looks whether its message is still there: parts of the grace period.
 const LOOKS: [f64; 4] = [1.0 / 30.0, 1.0 / 8.0, 1.0 / 2.0, 1.0];
@@ -156,7 +159,7 @@ impl Persistence {
     pub fn start(&mut self, message: Message) {
         self.is_dirty = false;
         let (store, session) = (Arc::clone(&self.store), self.session.clone());
-        let flush = spawn_blocking(move || put(&store, &session, &message, true));
+        let flush = tokio::spawn(put(store, session, message, true));
         self.in_flight = Some((Instant::now(), flush));
     }
 
@@ -186,8 +189,11 @@ impl Persistence {
             }
             let (store, session) = (Arc::clone(&self.store), self.session.clone());
             let id = message.id().to_owned();
-            let look = spawn_blocking(move || store.still_has(&session, &id)).await;
-            if self.has_failed || matches!(look, Ok(Ok(false))) {
+            let has = move |store: &Store, attempts: &mut Attempts| {
+                store.still_has(attempts, &session, &id)
+            };
+            let look = store.call(has).await;
+            if self.has_failed || matches!(look, Ok(false)) {
                 self.put_final(message.clone()).await;
             }
             if is_closing {
@@ -241,8 +247,8 @@ impl Persistence {
 
     async fn put_final(&mut self, message: Message) {
         let (store, session) = (Arc::clone(&self.store), self.session.clone());
-        let outcome = spawn_blocking(move || put(&store, &session, &message, false)).await;
-        self.note(outcome);
+        let outcome = put(store, session, message, false).await;
+        self.note(Ok(outcome));
     }
 
     fn note(&mut self, outcome: Result<Result<()>, JoinError>) {
@@ -321,9 +327,24 @@ async fn rest_until(time: Instant) -> bool {
     }
 }
 
-fn put(store: &Store, session: &SessionId, message: &Message, is_streaming: bool) -> Result<()> {
-    let now = clock::now_ms();
-    let timestamp = clock::iso(now);
-    let mut write = |out: &mut dyn io::Write| message.write_line(out, &timestamp, is_streaming);
-    store.put_message(session, message.id(), &mut write, !is_streaming, now)
+async fn put(
+    store: Arc<Store>,
+    session: SessionId,
+    message: Message,
+    is_streaming: bool,
+) -> Result<()> {
+    let put = move |store: &Store, attempts: &mut Attempts| {
+        let now = clock::now_ms();
+        let timestamp = clock::iso(now);
+        let mut write = |out: &mut dyn io::Write| message.write_line(out, &timestamp, is_streaming);
+        let id = message.id();
+        store.put_message(attempts, &session, id, &mut write, !is_streaming, now)
+    };
+    store.call(put).await?;
+    if !is_streaming {
+        // Whoever hears of the run's end finds the index as it should be, unless others are at it.
+        let index = store.call(|store, attempts| Ok(store.write_index(attempts)));
+        let _ = timeout(INDEX_PATIENCE, index).await;
+    }
+    Ok(())
 }

@@ -2,43 +2,32 @@
 
 use super::{Result, internal, settings::store_dir};
 use crate::{
-    clock,
-    diagnostics::{self, Warning},
-    leftovers,
+    clock, leftovers,
     session_id::SessionId,
     settings,
-    store::Store,
+    store::{Addition, Attempts, Step, Store},
 };
 use napi::bindgen_prelude::{Env, Object};
 use napi_derive::napi;
 use std::sync::Arc;
 
-/// Writes a user's message; false when one with this id is there. `line` is its JSON up to the
-/// timestamp, without the closing brace.
+/// Writes a user's message, unless one with this id is there. `line` is its JSON up to the timestamp,
+/// without the closing brace.
 #[napi]
 pub fn persist_user_message(
     session_id: String,
     id: String,
     line: String,
     default_store_dir: String,
-) -> Result<bool> {
+) -> Result<()> {
     let session = SessionId::new(&session_id)?;
     let store = store(&default_store_dir);
     let now = clock::now_ms();
     let line = format!("{line},\"timestamp\":\"{}\"}}", clock::iso(now));
-    let is_new = store.add_message(&session, &id, line.as_bytes(), now)?;
-    if is_new {
-        crate::runtime::runtime()?.spawn_blocking(move || {
-            if let Err(error) = store.sync(&session) {
-                diagnostics::warn(&Warning {
-                    code: error.code(),
-                    message: error.to_string(),
-                    session: Some(session),
-                });
-            }
-        });
+    if store.add_message(&session, &id, line.into_bytes(), now)? != Addition::AlreadyThere {
+        store.sync_later(session);
     }
-    Ok(is_new)
+    Ok(())
 }
 
 /// The store in force.
@@ -63,13 +52,15 @@ pub struct StoreAnswer {
 fn in_store<'env>(
     env: &'env Env,
     default_store_dir: &str,
-    work: impl FnOnce(&Store) -> crate::error::Result<Option<String>> + Send + 'static,
+    work: impl FnMut(&Store, &mut Attempts) -> crate::error::Result<Step<Option<String>>>
+    + Send
+    + 'static,
 ) -> Result<Object<'env>> {
     type Answer = Box<dyn FnOnce(Env) -> napi::Result<StoreAnswer>>;
     let store = store(default_store_dir);
     let (deferred, promise) = env.create_deferred::<_, Answer>().map_err(internal)?;
-    crate::runtime::runtime()?.spawn_blocking(move || {
-        let answer = match work(&store) {
+    crate::runtime::runtime()?.spawn(async move {
+        let answer = match store.call(work).await {
             Ok(json) => StoreAnswer { json, code: None, message: None },
             Err(error) => {
                 let (code, message) = (error.code().to_owned(), error.to_string());
@@ -86,10 +77,16 @@ fn in_session<'env>(
     env: &'env Env,
     session_id: &str,
     default_store_dir: &str,
-    work: impl FnOnce(&Store, &SessionId) -> crate::error::Result<Option<String>> + Send + 'static,
+    mut work: impl FnMut(
+        &Store,
+        &mut Attempts,
+        &SessionId,
+    ) -> crate::error::Result<Step<Option<String>>>
+    + Send
+    + 'static,
 ) -> Result<Object<'env>> {
     let session = SessionId::new(session_id)?;
-    in_store(env, default_store_dir, move |store| work(store, &session))
+    in_store(env, default_store_dir, move |store, attempts| work(store, attempts, &session))
 }
 
 /// The session's messages, as a JSON array.
@@ -99,9 +96,9 @@ pub fn read_messages(
     session_id: String,
     default_store_dir: String,
 ) -> Result<Object<'_>> {
-    in_session(env, &session_id, &default_store_dir, |store, session| {
-        let json = store.read_messages(session)?;
-        Ok(Some(String::from_utf8_lossy(&json).into_owned()))
+    in_session(env, &session_id, &default_store_dir, |store, attempts, session| {
+        let json = store.read_messages(attempts, session)?;
+        Ok(json.map(|json| Some(String::from_utf8_lossy(&json).into_owned())))
     })
 }
 
@@ -115,17 +112,20 @@ pub fn upsert_messages(
     title: Option<String>,
     default_store_dir: String,
 ) -> Result<Object<'_>> {
-    in_session(env, &session_id, &default_store_dir, move |store, session| {
-        let messages: Vec<_> = ids.into_iter().zip(lines).collect();
-        store.upsert_messages(session, &messages, title.as_deref(), clock::now_ms())?;
-        Ok(None)
+    let messages: Vec<_> = ids.into_iter().zip(lines).collect();
+    in_session(env, &session_id, &default_store_dir, move |store, attempts, session| {
+        let (title, now) = (title.as_deref(), clock::now_ms());
+        let step = store.upsert_messages(attempts, session, &messages, title, now)?;
+        Ok(step.map(|()| None))
     })
 }
 
 /// The index, newest first, as a JSON array.
 #[napi(ts_return_type = "Promise<StoreAnswer>")]
 pub fn list_sessions(env: &Env, default_store_dir: String) -> Result<Object<'_>> {
-    in_store(env, &default_store_dir, |store| store.list_sessions().map(Some))
+    in_store(env, &default_store_dir, |store, attempts| {
+        Ok(store.list_sessions(attempts)?.map(Some))
+    })
 }
 
 /// Adds a session to the index; its entry as JSON.
@@ -137,8 +137,9 @@ pub fn create_session(
     file_path: Option<String>,
     default_store_dir: String,
 ) -> Result<Object<'_>> {
-    in_session(env, &session_id, &default_store_dir, move |store, session| {
-        store.create_session(session, &title, file_path.as_deref(), clock::now_ms()).map(Some)
+    in_session(env, &session_id, &default_store_dir, move |store, attempts, session| {
+        let (path, now) = (file_path.as_deref(), clock::now_ms());
+        Ok(store.create_session(attempts, session, &title, path, now)?.map(Some))
     })
 }
 
@@ -149,7 +150,8 @@ pub fn delete_session(
     session_id: String,
     default_store_dir: String,
 ) -> Result<Object<'_>> {
-    in_session(env, &session_id, &default_store_dir, |store, session| {
-        store.delete_session(session).map(|was_there| Some(was_there.to_string()))
+    in_session(env, &session_id, &default_store_dir, |store, attempts, session| {
+        let step = store.delete_session(attempts, session)?;
+        Ok(step.map(|was_there| Some(was_there.to_string())))
     })
 }

@@ -108,6 +108,11 @@ impl Document {
         self.get(self.root)
     }
 
+    /// Makes the value an array of these items.
+    pub fn set_items(&mut self, items: Vec<NodeId>) {
+        self.root = self.array(items);
+    }
+
     /// The value at `id`, which must be of this document.
     pub fn get(&self, id: NodeId) -> Value<'_> {
         Value { document: self, id }

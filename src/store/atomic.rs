@@ -190,10 +190,11 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the temporary files that dead processes left in `folder`: those that nobody locks. Best
-/// effort.
-pub(super) fn remove_stale(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
+/// Removes the temporary files that dead processes left in `folder`: those that nobody locks. Says
+/// whether there was one. Best effort.
+pub(super) fn remove_stale(folder: &Path) -> bool {
+    let mut found = false;
+    let Ok(entries) = fs::read_dir(folder) else { return found };
     for entry in entries.flatten() {
         if !entry.file_name().to_str().is_some_and(is_temporary) {
             continue;
@@ -201,9 +202,10 @@ pub(super) fn remove_stale(folder: &Path) {
         let Ok(Some(file)) = lock::open_to_read(&entry.path()) else { continue };
         // Removed while its lock is held here: whoever has just made it sees that it is gone.
         if lock::is_unlocked(&file) {
-            let _ = fs::remove_file(entry.path());
+            found |= fs::remove_file(entry.path()).is_ok();
         }
     }
+    found
 }
 
 /// Whether a [`Draft`] could have this name.

@@ -2,12 +2,19 @@
 //!
 //! Other fields, their order and other entries stay as JavaScript would leave them. An index that
 //! is absent, broken or no array is never made up or overwritten.
+//!
+//! Changes that need not be seen at once are gathered and written together. The app's routes read the
+//! index, change it and write it back: what they had read before this process wrote lacks its change
+//! then. So what this process has written is remembered for a while, and put back where it is missing.
 
 use super::{
     atomic::{self, Draft},
+    index_merge::merge,
     layout::read_exactly,
+    lease::Writers,
     lock::{Identity, Locked, create_folder, open_to_read},
-    retry::{Trouble, until_unchanged},
+    rest::{STILL, at_rest},
+    retry::{Attempts, Step, Trouble},
 };
 use crate::{
     error::{Error, Result},
@@ -15,19 +22,32 @@ use crate::{
     session_id::SessionId,
 };
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Write},
     iter,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-    thread,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
-/// An index that does not parse and changed less than this ago is probably being written.
-const FRESH: Duration = Duration::from_millis(20);
-/// How long to wait for it. It may be on the JavaScript thread.
-const SETTLE: Duration = Duration::from_millis(50);
+/// Attempts without the lock while the new index is written, before one that holds it all the time.
+const OPTIMISTIC: u32 = 3;
+/// How long a change is put back when it is missing.
+const REMEMBERED: Duration = Duration::from_secs(30);
+/// Changes remembered; beyond that the oldest are forgotten.
+const MOST_REMEMBERED: usize = 4_096;
+/// How long a replaced index is looked after, and how long while somebody has it open.
+const WATCHED: Duration = Duration::from_secs(2);
+const WATCHED_WRITER: Duration = Duration::from_secs(60);
+/// Replaced indexes kept open.
+const MOST_WATCHED: usize = 4;
+/// How often the index is looked at: first and longest pause.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
+/// A session's file or the index changed so recently is probably half of a change.
+const UNSETTLED: Duration = Duration::from_millis(100);
+/// Gathered changes are written after a pause of so many times as long as writing took last.
+const REST_FACTOR: u32 = 4;
 
 /// The index of one store.
 pub(super) struct IndexFile {
@@ -35,93 +55,202 @@ pub(super) struct IndexFile {
     path: PathBuf,
     /// Held while this process edits it.
     editing: Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Changes to be written.
+    pending: HashMap<SessionId, Touch>,
+    /// Changes that were written lately.
+    written: HashMap<SessionId, Remembered>,
+    /// The index as this process has written it last.
+    last: Option<Identity>,
+    replaced: Vec<Replaced>,
+    /// When gathered changes may be written, and how long writing took last.
+    next: Option<Instant>,
 }
 
 /// A change to one entry.
-pub(super) struct Touch<'t> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Touch {
     /// Messages added to the session's file.
     pub added: usize,
+    /// Messages that it has now, if that is known.
+    pub lines: Option<usize>,
+    /// When it had been changed last before, in milliseconds since 1970.
+    pub changed_before_ms: Option<u64>,
     /// A new title; an empty one counts as none, as in the module.
-    pub title: Option<&'t str>,
+    pub title: Option<String>,
     pub now_ms: u64,
 }
 
+/// A change that was written.
+struct Remembered {
+    since: Instant,
+    updated_ms: u64,
+    /// The title that it has got, and the one before.
+    title: Option<(String, Option<String>)>,
+    /// Of an entry that this process has made: title, time and path.
+    made: Option<(String, u64, Option<String>)>,
+    /// Its count was seen to be that of its messages.
+    counts_messages: bool,
+}
+
+/// A replaced index, kept open while somebody may write into it.
+struct Replaced {
+    file: Arc<File>,
+    identity: Identity,
+    since: Instant,
+    text: String,
+}
+
+/// What a session's file has: its messages, and how long ago it was changed.
+pub(super) type Count<'c> = dyn Fn(&SessionId) -> Option<(usize, Duration)> + 'c;
+
 /// What an edit makes of the index.
 enum Edit<T> {
-    Write(String, T),
+    Write(T),
     Leave(T),
 }
 
 impl IndexFile {
     pub fn new(folder: &Path) -> Self {
         let path = folder.join("index.json");
-        Self { folder: folder.to_owned(), path, editing: Mutex::default() }
+        Self { folder: folder.to_owned(), path, editing: Mutex::default(), state: Mutex::default() }
     }
 
-    /// Updates the session's entry, if it has one. Best effort: messages are what must not be
-    /// lost, and they are stored by then.
-    pub fn touch(&self, session: &SessionId, touch: &Touch<'_>) {
-        let edited = self.edit(false, |document| {
-            let done = document.and_then(|mut document| {
-                let entry = find(document.root(), session)?;
-                change(&mut document, entry, touch);
-                document.root().stringify_pretty()
-            });
-            Ok(done.map_or(Edit::Leave(()), |text| Edit::Write(text, ())))
-        });
-        // The module leaves an index that it cannot update alone and says nothing.
-        let _ = edited;
+    /// Has the session's entry updated, if it has one, when gathered changes are written.
+    pub fn touch(&self, session: &SessionId, touch: Touch) {
+        let mut state = self.state();
+        let pending = state.pending.entry(session.clone()).or_default();
+        let added = pending.added + touch.added;
+        let title = touch.title.filter(|title| !title.is_empty()).or(pending.title.take());
+        let changed_before_ms = pending.changed_before_ms.or(touch.changed_before_ms);
+        let now_ms = pending.now_ms.max(touch.now_ms);
+        *pending = Touch { added, title, changed_before_ms, now_ms, lines: touch.lines };
+    }
+
+    /// Whether there is something to write, or to look after.
+    pub fn has_work(&self) -> bool {
+        let state = self.state();
+        !state.pending.is_empty() || !state.written.is_empty() || !state.replaced.is_empty()
+    }
+
+    /// Writes the gathered changes, and puts back what others have lost of earlier ones. Best effort:
+    /// messages are what must not be lost, and they are stored by then.
+    pub fn flush(&self, attempts: &mut Attempts, in_doubt: bool, count: &Count<'_>) -> Step<()> {
+        let edited = self.edit(attempts, false, in_doubt, count, |_| Ok(Edit::Leave(())));
+        match edited {
+            Ok(Step::Again(after)) => Step::Again(after),
+            Ok(Step::Done(())) => Step::Done(()),
+            // The module leaves an index that it cannot update alone and says nothing.
+            Err(_) => {
+                self.state().pending.clear();
+                Step::Done(())
+            }
+        }
+    }
+
+    /// What is to be done in the background: writes what was gathered, at a pace that leaves the disk
+    /// to others, and looks whether somebody has lost or overtaken what this process wrote. Done when
+    /// there is nothing to look after.
+    pub fn look_after(
+        &self,
+        attempts: &mut Attempts,
+        in_doubt: bool,
+        count: &Count<'_>,
+    ) -> Step<()> {
+        let now = Instant::now();
+        let (is_due, youngest) = {
+            let mut state = self.state();
+            state.written.retain(|_, change| change.since.elapsed() < REMEMBERED);
+            state.replaced.retain(|replaced| !replaced.is_settled());
+            let is_time = state.next.is_none_or(|next| next <= now);
+            let has_pending = !state.pending.is_empty() && is_time;
+            let is_overtaken = state.replaced.iter().any(Replaced::is_changed);
+            let is_changed = !state.written.is_empty()
+                && Identity::at(&self.path).ok().flatten() != state.last
+                && is_time;
+            let ages = state.written.values().map(|change| change.since.elapsed());
+            let ages = ages.chain(state.replaced.iter().map(|replaced| replaced.since.elapsed()));
+            let youngest = match state.pending.is_empty() {
+                true => ages.min(),
+                false => Some(state.next.map_or(Duration::ZERO, |next| next - now.min(next))),
+            };
+            (has_pending || is_overtaken || is_changed, youngest)
+        };
+        if is_due {
+            return match self.flush(attempts, in_doubt, count) {
+                Step::Done(()) => {
+                    *attempts = Attempts::default();
+                    Step::Again(LOOKS.0)
+                }
+                again => again,
+            };
+        }
+        youngest.map_or(Step::Done(()), |age| Step::Again(age.clamp(LOOKS.0, LOOKS.1)))
     }
 
     /// Puts an entry for a new session first, making the index if there is none, and returns it.
     /// A session that has an entry keeps that one.
     pub fn create(
         &self,
+        attempts: &mut Attempts,
         session: &SessionId,
         title: &str,
         file_path: Option<&str>,
         now_ms: u64,
-    ) -> Result<String> {
+        count: &Count<'_>,
+    ) -> Result<Step<String>> {
         self.create_absent()?;
-        self.edit(true, |document| {
-            let mut document = document.ok_or_else(no_array)?;
+        let made = (title.to_owned(), now_ms, file_path.map(str::to_owned));
+        let step = self.edit(attempts, true, false, count, |document| {
+            let document = document.ok_or_else(no_array)?;
             if let Some(entry) = find(document.root(), session) {
                 return Ok(Edit::Leave(document.get(entry).stringify()));
             }
-            let entry = document.object([]);
-            document.set(entry, "id", session.as_str());
-            document.set(entry, "title", title);
-            document.set(entry, "createdAt", now_ms as f64);
-            document.set(entry, "updatedAt", now_ms as f64);
-            document.set(entry, "messageCount", 0.0);
-            if let Some(path) = file_path {
-                document.set(entry, "filePath", path);
-            }
-            let others = document.root().items().map(Value::id);
-            let all = iter::once(entry).chain(others).collect();
-            Ok(Edit::Write(pretty(&mut document, all)?, document.get(entry).stringify()))
-        })
+            let entry = put_first(document, session, &made);
+            Ok(Edit::Write(document.get(entry).stringify()))
+        })?;
+        if let Step::Done(_) = &step {
+            let mut state = self.state();
+            let change = Remembered { made: Some(made), ..Remembered::new(now_ms) };
+            state.remember(session, change);
+        }
+        Ok(step)
     }
 
     /// Removes the session's entry; says whether there was one.
-    pub fn delete(&self, session: &SessionId) -> Result<bool> {
-        self.edit(true, |document| {
-            let Some(mut document) = document else { return Ok(Edit::Leave(false)) };
+    pub fn delete(
+        &self,
+        attempts: &mut Attempts,
+        session: &SessionId,
+        count: &Count<'_>,
+    ) -> Result<Step<bool>> {
+        {
+            let mut state = self.state();
+            state.pending.remove(session);
+            state.written.remove(session);
+        }
+        self.edit(attempts, true, false, count, |document| {
+            let Some(document) = document else { return Ok(Edit::Leave(false)) };
             if find(document.root(), session).is_none() {
                 return Ok(Edit::Leave(false));
             }
             let others = document.root().items().filter(|entry| !is_entry(*entry, session));
             let others = others.map(Value::id).collect();
-            Ok(Edit::Write(pretty(&mut document, others)?, true))
+            document.set_items(others);
+            Ok(Edit::Write(true))
         })
     }
 
     /// The entries as a JSON array, newest `updatedAt` first. Takes no lock, so that a store that
     /// may only be read can be listed.
-    pub fn list(&self) -> Result<String> {
-        until_unchanged("read", &self.path, |_| {
+    pub fn list(&self, attempts: &mut Attempts) -> Result<Step<String>> {
+        let mut attempt = || {
             let Some(file) = open_to_read(&self.path)? else { return Ok("[]".to_owned()) };
-            let (_, document) = self.read(&file)?;
+            let (_, document) = read(&file, attempts)?;
             let document = document.ok_or_else(no_array)?;
             let updated = |entry: &Value<'_>| {
                 entry.get("updatedAt").and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY)
@@ -135,71 +264,217 @@ impl IndexFile {
             entries.sort_by(|a, b| updated(b).total_cmp(&updated(a)));
             let texts: Vec<_> = entries.into_iter().map(Value::stringify).collect();
             Ok(format!("[{}]", texts.join(",")))
-        })
+        };
+        let outcome = attempt();
+        attempts.step("read", &self.path, outcome)
     }
 
     /// Reads the index, hands it to `edit` (nothing for one that is broken or no array; an empty
-    /// array for one that is absent) and writes what comes back.
+    /// array for one that is absent), and writes it with the gathered changes.
     fn edit<T>(
         &self,
+        attempts: &mut Attempts,
         durable: bool,
-        mut edit: impl FnMut(Option<Document>) -> io::Result<Edit<T>>,
-    ) -> Result<T> {
-        let _editing = self.editing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Set when someone wrote into a version that was just replaced.
-        let mut newer = None;
-        until_unchanged("update", &self.path, |_| {
-            let Some(locked) = Locked::open(&self.path, false)? else {
-                return match edit(Document::parse("[]").ok())? {
-                    Edit::Leave(done) => Ok(done),
-                    Edit::Write(..) => Err(Trouble::Changed),
-                };
-            };
-            let (identity, read) = self.read(&locked.file)?;
-            let (text, done) = match edit(newer.take().unwrap_or(read))? {
-                Edit::Leave(done) => return Ok(done),
-                Edit::Write(text, done) => (text, done),
-            };
-            let mut draft = Draft::new(&self.folder, "index")?;
-            draft.take_after(&locked.file.metadata()?)?;
-            draft.write_all(text.as_bytes())?;
-            draft.finish(durable)?;
-            if Identity::of(&locked.file)? != identity || !locked.is_current(&self.path)? {
-                return Err(Trouble::Changed);
+        in_doubt: bool,
+        count: &Count<'_>,
+        edit: impl FnMut(Option<&mut Document>) -> io::Result<Edit<T>>,
+    ) -> Result<Step<T>> {
+        let _editing = match self.editing.try_lock() {
+            Ok(editing) => editing,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(Step::Again(LOOKS.0)),
+        };
+        let began = Instant::now();
+        let pending = std::mem::take(&mut self.state().pending);
+        let outcome = self.try_edit(attempts, durable, in_doubt, &pending, count, edit);
+        if outcome.is_err() {
+            let mut state = self.state();
+            for (session, touch) in pending {
+                // What came meanwhile is newer.
+                if let Some(newer) = state.pending.remove(&session) {
+                    state.pending.insert(session.clone(), touch);
+                    drop(state);
+                    self.touch(&session, newer);
+                    state = self.state();
+                } else {
+                    state.pending.insert(session, touch);
+                }
             }
-            let _new = Locked::adopt(draft.publish(&self.path)?);
-            if durable {
-                atomic::sync_folder(&self.folder)?;
-            }
-            // A route that had opened the old version just before the rename has emptied it by
-            // now; what it is about to write there would be lost.
-            if !Identity::of(&locked.file)?.same_content(&identity)
-                && let (_, Some(document)) = self.read(&locked.file)?
-            {
-                newer = Some(Some(document));
-                return Err(Trouble::Changed);
-            }
-            Ok(done)
-        })
+        } else {
+            self.state().next = Some(Instant::now() + began.elapsed() * REST_FACTOR);
+        }
+        attempts.step("update", &self.path, outcome)
     }
 
-    /// Reads the index, waiting a moment if it seems to be in the midst of being written.
-    fn read(&self, file: &File) -> Result<(Identity, Option<Document>), Trouble> {
-        let deadline = Instant::now() + SETTLE;
-        loop {
-            let identity = Identity::of(file)?;
-            let bytes = read_exactly(file, 0, identity.size);
-            if let Ok(bytes) = &bytes
-                && let Ok(document) = Document::parse(&String::from_utf8_lossy(bytes))
-                && Identity::of(file)? == identity
-            {
-                return Ok((identity, Some(document).filter(|found| found.root().is_array())));
-            }
-            if !identity.modified_within(FRESH) || Instant::now() > deadline {
-                return bytes.map(|_| (identity, None));
-            }
-            thread::sleep(Duration::from_millis(1));
+    fn try_edit<T>(
+        &self,
+        attempts: &mut Attempts,
+        durable: bool,
+        in_doubt: bool,
+        pending: &HashMap<SessionId, Touch>,
+        count: &Count<'_>,
+        mut edit: impl FnMut(Option<&mut Document>) -> io::Result<Edit<T>>,
+    ) -> Result<T, Trouble> {
+        let Some(locked) = Locked::open(&self.path, false)? else {
+            return match edit(Document::parse("[]").ok().as_mut())? {
+                Edit::Leave(done) => Ok(done),
+                Edit::Write(_) => Err(Trouble::Changed),
+            };
+        };
+        let (identity, mut read_now) = read(&locked.file, attempts)?;
+        let mut is_changed = self.take_over(&mut read_now, attempts)?;
+        if let Some(document) = &mut read_now {
+            is_changed |= self.apply(document, pending, in_doubt, &identity, count);
         }
+        let done = match edit(read_now.as_mut())? {
+            Edit::Leave(done) if !is_changed => return Ok(done),
+            Edit::Leave(done) | Edit::Write(done) => done,
+        };
+        let document = read_now.ok_or_else(no_array)?;
+        let text = document.root().stringify_pretty();
+        let text = text.ok_or_else(|| io::Error::other("it is nested too deeply"))?;
+        let old = Arc::clone(&locked.file);
+        let held = (attempts.failed() >= OPTIMISTIC).then_some(locked);
+        let mut draft = Draft::new(&self.folder, "index")?;
+        draft.take_after(&old.metadata()?)?;
+        draft.write_all(text.as_bytes())?;
+        draft.finish(durable)?;
+        let locked = match held {
+            Some(locked) => locked,
+            None => Locked::open(&self.path, false)?.ok_or(Trouble::Changed)?,
+        };
+        self.publish(&locked, identity, draft, attempts)?;
+        drop(locked);
+        if durable {
+            atomic::sync_folder(&self.folder)?;
+        }
+        Ok(done)
+    }
+
+    /// Puts `draft` in the place of `locked`, if that is still in the state `identity` and nobody is in
+    /// the midst of writing it.
+    fn publish(
+        &self,
+        locked: &Locked,
+        identity: Identity,
+        draft: Draft,
+        attempts: &mut Attempts,
+    ) -> Result<(), Trouble> {
+        let lease = match Writers::of(&locked.file) {
+            Writers::Nobody(lease) => Some(lease),
+            Writers::Somebody if attempts.unchanged_for(identity) < STILL => {
+                return Err(Trouble::Busy);
+            }
+            Writers::Somebody | Writers::Unknown => None,
+        };
+        if Identity::of(&locked.file)? != identity || !locked.is_current(&self.path)? {
+            return Err(Trouble::Changed);
+        }
+        if lease.as_ref().is_some_and(|lease| lease.is_awaited()) {
+            return Err(Trouble::Busy);
+        }
+        let text = read_exactly(&locked.file, 0, identity.size)?;
+        let new = Identity::of(&*draft.publish(&self.path)?)?;
+        let now = Identity::of(&locked.file)?;
+        drop(lease);
+        let mut state = self.state();
+        state.last = Some(new);
+        if state.replaced.len() >= MOST_WATCHED {
+            let idle = state.replaced.iter().position(|replaced| !replaced.has_writer());
+            state.replaced.remove(idle.unwrap_or(0));
+        }
+        state.replaced.push(Replaced {
+            file: Arc::clone(&locked.file),
+            identity: if now.same_content(&identity) { now } else { identity },
+            since: Instant::now(),
+            text: String::from_utf8_lossy(&text).into_owned(),
+        });
+        Ok(())
+    }
+
+    /// Takes what others have written into replaced indexes into the current one; says whether there
+    /// was something.
+    fn take_over(
+        &self,
+        current: &mut Option<Document>,
+        attempts: &mut Attempts,
+    ) -> Result<bool, Trouble> {
+        let mut state = self.state();
+        let mut is_changed = false;
+        for replaced in state.replaced.iter_mut().filter(|replaced| replaced.is_changed()) {
+            let (identity, theirs) = match read(&replaced.file, attempts) {
+                Ok(read) => read,
+                // Not done yet; nobody waits for it.
+                Err(Trouble::Busy | Trouble::Changed) => continue,
+                Err(trouble) => return Err(trouble),
+            };
+            let (Some(theirs), Some(ours)) = (theirs, current.as_mut()) else { continue };
+            let base = Document::parse(&replaced.text).ok();
+            let has_file = |id: &str| self.folder.join(format!("{id}.jsonl")).exists();
+            let Some(merged) = merge(base.as_ref(), &theirs, ours, has_file) else { continue };
+            *ours = merged;
+            replaced.text = theirs.root().stringify();
+            replaced.identity = identity;
+            is_changed = true;
+        }
+        Ok(is_changed)
+    }
+
+    /// Makes the gathered changes, and those again that are missing; says whether anything changed.
+    fn apply(
+        &self,
+        document: &mut Document,
+        pending: &HashMap<SessionId, Touch>,
+        in_doubt: bool,
+        identity: &Identity,
+        count: &Count<'_>,
+    ) -> bool {
+        let mut state = self.state();
+        let is_others = state.last != Some(*identity);
+        let mut is_changed = false;
+        for (session, touch) in pending {
+            let made_again = state.make_again(document, session, is_others, &self.folder);
+            let Some(entry) = find(document.root(), session) else { continue };
+            is_changed = true;
+            let before = document.get(entry).get("messageCount").and_then(Value::as_f64);
+            let counted = before.unwrap_or(0.0) + touch.added as f64;
+            let known = state.written.get(session);
+            let counts_messages = touch.lines.is_some_and(|lines| counted == lines as f64)
+                || known.is_some_and(|known| known.counts_messages);
+            // The last process may have been killed between a message and its count.
+            let is_doubtful = in_doubt && known.is_none() && {
+                let updated = document.get(entry).get("updatedAt").and_then(Value::as_f64);
+                let missed = touch.changed_before_ms.zip(updated);
+                missed.is_some_and(|(changed, updated)| changed as f64 > updated)
+                    && touch.lines.is_some_and(|lines| counted < lines as f64)
+            };
+            document.set(entry, "updatedAt", touch.now_ms as f64);
+            if touch.added > 0 || is_doubtful {
+                let right = touch.lines.filter(|_| counts_messages || is_doubtful);
+                let new = right.map_or(counted, |lines| lines as f64);
+                document.set(entry, "messageCount", new);
+            }
+            let title = touch.title.as_ref().map(|title| {
+                let old = document.get(entry).get("title").and_then(Value::as_str);
+                (title.clone(), old.map(|old| old.as_str().to_owned()))
+            });
+            if let Some((title, _)) = &title {
+                document.set(entry, "title", title.as_str());
+            }
+            let made = made_again.then(|| state.written.remove(session)?.made).flatten();
+            let counts_messages = counts_messages || is_doubtful;
+            let change =
+                Remembered { title, made, counts_messages, ..Remembered::new(touch.now_ms) };
+            state.remember(session, change);
+        }
+        if is_others {
+            let sessions: Vec<SessionId> = state.written.keys().cloned().collect();
+            for session in sessions.iter().filter(|session| !pending.contains_key(*session)) {
+                is_changed |= state.make_again(document, session, true, &self.folder);
+                is_changed |= state.put_back(document, session, identity, count);
+            }
+        }
+        is_changed
     }
 
     /// Makes an index without entries, complete from its first moment, if there is none.
@@ -216,6 +491,128 @@ impl IndexFile {
         };
         make().map_err(|cause| Error::store("create", &self.path, cause))
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remember(&mut self, session: &SessionId, change: Remembered) {
+        let before = self.written.remove(session);
+        if before.is_none() && self.written.len() >= MOST_REMEMBERED {
+            let oldest = self.written.iter().min_by_key(|(_, change)| change.since);
+            if let Some(oldest) = oldest.map(|(session, _)| session.clone()) {
+                self.written.remove(&oldest);
+            }
+        }
+        let made = change.made.or(before.and_then(|before| before.made));
+        self.written.insert(session.clone(), Remembered { made, ..change });
+    }
+
+    /// Puts an entry that this process has made back, if others have lost it.
+    fn make_again(
+        &self,
+        document: &mut Document,
+        session: &SessionId,
+        is_others: bool,
+        folder: &Path,
+    ) -> bool {
+        let Some(made) = self.written.get(session).and_then(|change| change.made.as_ref()) else {
+            return false;
+        };
+        let is_lost = is_others
+            && document.root().is_array()
+            && find(document.root(), session).is_none()
+            && folder.join(format!("{session}.jsonl")).exists();
+        if is_lost {
+            put_first(document, session, made);
+        }
+        is_lost
+    }
+
+    /// Makes a change again that others have lost; says whether anything was missing.
+    fn put_back(
+        &mut self,
+        document: &mut Document,
+        session: &SessionId,
+        index: &Identity,
+        count: &Count<'_>,
+    ) -> bool {
+        let Some(change) = self.written.get_mut(session) else { return false };
+        let Some(entry) = find(document.root(), session) else { return false };
+        let mut is_changed = false;
+        let number = |document: &Document, key| {
+            document.get(entry).get(key).and_then(Value::as_f64).unwrap_or(0.0)
+        };
+        if number(document, "updatedAt") < change.updated_ms as f64 {
+            document.set(entry, "updatedAt", change.updated_ms as f64);
+            is_changed = true;
+        }
+        let title = document.get(entry).get("title").and_then(Value::as_str);
+        let title = title.map(|title| title.as_str().to_owned());
+        if let Some((new, old)) = &change.title
+            && title == *old
+            && title.as_deref() != Some(JsonStr::escape(new).as_str())
+        {
+            document.set(entry, "title", new.as_str());
+            is_changed = true;
+        }
+        if let Some((messages, age)) = count(session) {
+            let counted = number(document, "messageCount");
+            if counted == messages as f64 {
+                change.counts_messages = true;
+            } else if change.counts_messages && age.min(index.age()) > UNSETTLED {
+                document.set(entry, "messageCount", messages as f64);
+                is_changed = true;
+            }
+        }
+        is_changed
+    }
+}
+
+impl Remembered {
+    fn new(updated_ms: u64) -> Self {
+        let since = Instant::now();
+        Self { since, updated_ms, title: None, made: None, counts_messages: false }
+    }
+}
+
+impl Replaced {
+    fn is_changed(&self) -> bool {
+        Identity::of(&self.file).is_ok_and(|now| now != self.identity)
+    }
+
+    fn has_writer(&self) -> bool {
+        matches!(Writers::of(&self.file), Writers::Somebody)
+    }
+
+    fn is_settled(&self) -> bool {
+        let age = self.since.elapsed();
+        age > WATCHED_WRITER || (age > WATCHED && !self.has_writer())
+    }
+}
+
+/// Reads an index, once nobody is in the midst of writing it; nothing when it is broken or no array.
+fn read(file: &File, attempts: &mut Attempts) -> Result<(Identity, Option<Document>), Trouble> {
+    let identity = Identity::of(file)?;
+    let bytes = read_exactly(file, 0, identity.size)?;
+    let document = Document::parse(&String::from_utf8_lossy(&bytes)).ok();
+    if document.is_none() {
+        // Emptied or cut, perhaps to be written at once.
+        if at_rest(file, None, attempts)? != identity {
+            return Err(Trouble::Changed);
+        }
+        let is_still = matches!(Writers::of(file), Writers::Nobody(_))
+            || attempts.unchanged_for(identity) > UNSETTLED;
+        if !is_still {
+            return Err(Trouble::Busy);
+        }
+    }
+    if Identity::of(file)? != identity {
+        return Err(Trouble::Changed);
+    }
+    Ok((identity, document.filter(|found| found.root().is_array())))
 }
 
 fn no_array() -> io::Error {
@@ -233,20 +630,23 @@ fn find(index: Value<'_>, session: &SessionId) -> Option<NodeId> {
     (!found.is_null()).then(|| found.id())
 }
 
-fn change(document: &mut Document, entry: NodeId, touch: &Touch<'_>) {
-    document.set(entry, "updatedAt", touch.now_ms as f64);
-    if touch.added > 0 {
-        let count = document.get(entry).get("messageCount").and_then(Value::as_f64);
-        document.set(entry, "messageCount", count.unwrap_or(0.0) + touch.added as f64);
+/// Puts a new entry at the front.
+fn put_first(
+    document: &mut Document,
+    session: &SessionId,
+    (title, now_ms, file_path): &(String, u64, Option<String>),
+) -> NodeId {
+    let entry = document.object([]);
+    document.set(entry, "id", session.as_str());
+    document.set(entry, "title", title.as_str());
+    document.set(entry, "createdAt", *now_ms as f64);
+    document.set(entry, "updatedAt", *now_ms as f64);
+    document.set(entry, "messageCount", 0.0);
+    if let Some(path) = file_path {
+        document.set(entry, "filePath", path.as_str());
     }
-    if let Some(title) = touch.title.filter(|title| !title.is_empty()) {
-        document.set(entry, "title", title);
-    }
-}
-
-/// `JSON.stringify([…], null, 2)` of these entries.
-fn pretty(document: &mut Document, entries: Vec<NodeId>) -> io::Result<String> {
-    let index = document.array(entries);
-    let text = document.get(index).stringify_pretty();
-    text.ok_or_else(|| io::Error::other("it is nested too deeply"))
+    let others = document.root().items().map(Value::id);
+    let all = iter::once(entry).chain(others).collect();
+    document.set_items(all);
+    entry
 }

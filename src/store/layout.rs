@@ -10,23 +10,10 @@ use super::{
 };
 use crate::json::JsonStr;
 use memchr::memchr;
-use std::{
-    fs::File,
-    io,
-    ops::Range,
-    os::unix::fs::FileExt,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 /// Bytes read at once. Large enough to be fast, small enough to stay in the processor's cache.
 const BLOCK: usize = 1 << 18;
-
-/// A file that ends in mid-line and changed less than this ago is probably still being written.
-const FRESH: Duration = Duration::from_millis(20);
-/// How long to wait for such a file. It may be on the JavaScript thread.
-const SETTLE: Duration = Duration::from_millis(50);
 
 /// The hash of a line without a string id. No id has it.
 pub(super) const NO_ID: u64 = 0;
@@ -89,6 +76,8 @@ pub(super) struct Layout {
     pub marks: Vec<usize>,
     /// Whether the last line that is not blank lacks its line end.
     pub open_end: bool,
+    /// Lines that were appended before it was looked whether their message is in another line, too.
+    pub unchecked: Vec<usize>,
 }
 
 const VERIFIED: u64 = 1 << 63;
@@ -158,6 +147,12 @@ impl Layout {
         found
     }
 
+    /// Notes that it is not known yet whether the message of the line that begins there is in another
+    /// line, too.
+    pub fn set_unchecked(&mut self, start: u64) {
+        self.unchecked.extend(self.starts.binary_search(&start));
+    }
+
     /// Notes that the line was read and is the message that its hash says.
     pub fn set_verified(&mut self, index: usize) {
         self.lens[index] |= VERIFIED;
@@ -183,31 +178,13 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Reads the file, once nobody seems to be writing it.
-    pub fn read(file: &File, had_lines: bool) -> Result<Self, Trouble> {
-        let identity = settled(file, had_lines)?;
+    /// Reads the file, which is in the state `identity`.
+    pub fn read(file: &File, identity: Identity) -> Result<Self, Trouble> {
         let layout = Layout::scan(file, identity.size)?;
         if Identity::of(file)? != identity {
             return Err(Trouble::Changed);
         }
         Ok(Self { identity, layout: Arc::new(layout) })
-    }
-}
-
-/// Waits while the file looks as if someone were in the midst of writing it: emptied, though it had
-/// lines, or ending in mid-line.
-fn settled(file: &File, had_lines: bool) -> Result<Identity, Trouble> {
-    let deadline = Instant::now() + SETTLE;
-    loop {
-        let identity = Identity::of(file)?;
-        let mid_write = match identity.size {
-            0 => had_lines,
-            size => byte_at(file, size - 1)? != Some(b'\n'),
-        };
-        if !mid_write || !identity.modified_within(FRESH) || Instant::now() > deadline {
-            return Ok(identity);
-        }
-        thread::sleep(Duration::from_millis(1));
     }
 }
 

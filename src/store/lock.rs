@@ -4,22 +4,24 @@
 //! so the store has no lock files to go stale. The app's own routes take no locks at all: against
 //! those there is only [`Identity`], compared before and after.
 
-use super::retry::changing;
+use super::retry::Trouble;
 use crate::error::Error;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::{
+    fs::{Access, FlockOperation, Mode, OFlags, access, flock, open},
+    io::Errno,
+};
 use std::{
     fs::{self, DirBuilder, File, Metadata},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::Path,
     sync::Arc,
-    thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// Longest wait for another writer's lock. Holders need milliseconds; one that was stopped
-/// (SIGSTOP) must not stop this process, whose JavaScript thread may be the one that waits.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// NONBLOCK: a FIFO in the place of the file must not hold us.
+const READ: OFlags =
+    OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
 /// What tells one state of a file from another without reading it. Times alone would not do: their
 /// clock may tick as slowly as every 10 ms.
@@ -32,6 +34,8 @@ pub(super) struct Identity {
     /// Seconds and nanoseconds since 1970.
     modified: (i64, i64),
     changed: (i64, i64),
+    /// Names that the file has.
+    links: u64,
 }
 
 impl Identity {
@@ -59,6 +63,24 @@ impl Identity {
         self.same_file(other) && self.size == other.size && self.modified == other.modified
     }
 
+    /// Whether the file has other names, which would have to change with it.
+    pub fn has_other_names(&self) -> bool {
+        self.links > 1
+    }
+
+    /// When it was modified, in milliseconds since 1970.
+    pub fn modified_ms(&self) -> u64 {
+        let (seconds, nanoseconds) = self.modified;
+        u64::try_from(seconds * 1_000 + nanoseconds / 1_000_000).unwrap_or(0)
+    }
+
+    /// How long ago it was modified, by the clock; 0 when that lies ahead.
+    pub fn age(&self) -> Duration {
+        let (seconds, nanoseconds) = self.modified;
+        let since = Duration::new(u64::try_from(seconds).unwrap_or(0), nanoseconds as u32);
+        SystemTime::now().duration_since(UNIX_EPOCH + since).unwrap_or_default()
+    }
+
     /// Whether the file was modified less than `age` ago. The file's clock may lag behind or run
     /// ahead of ours by a tick, so a time slightly in the future counts too.
     pub fn modified_within(&self, age: Duration) -> bool {
@@ -78,11 +100,13 @@ impl From<&Metadata> for Identity {
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
+            links: metadata.nlink(),
         }
     }
 }
 
-/// An open data file whose lock this process holds. When it was made, `path` named this file.
+/// An open data file whose lock this process holds. When it was made, `path` named this file. It is
+/// open for reading only, so that a lease on it tells of others.
 pub(super) struct Locked {
     /// Shared, because a file that was replaced outlives its lock; see `replaced.rs`.
     pub file: Arc<File>,
@@ -91,29 +115,26 @@ pub(super) struct Locked {
 }
 
 impl Locked {
-    /// Opens and locks `path`. `None` when it does not exist and `create` is false.
-    pub fn open(path: &Path, create: bool) -> Result<Option<Self>, Error> {
+    /// Opens and locks `path`, which must be a file that may be written. `None` when it does not exist
+    /// and `create` is false. Waits for nobody.
+    pub fn open(path: &Path, create: bool) -> Result<Option<Self>, Trouble> {
         let fail = |action| move |cause| Error::store(action, path, cause);
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
-            let Some((file, created)) = open_or_create(path, create).map_err(fail("open"))? else {
-                return Ok(None);
-            };
-            lock_until(&file, deadline).map_err(fail("lock"))?;
-            let locked = Self { file: Arc::new(file), created };
-            if locked.is_current(path).map_err(fail("read"))? {
-                return Ok(Some(locked));
-            }
-            // Replaced or deleted while we waited for its lock: the new file is the one to lock.
-            if Instant::now() > deadline {
-                return Err(fail("lock")(changing()));
-            }
+        let Some((file, created)) = open_or_create(path, create).map_err(fail("open"))? else {
+            return Ok(None);
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(Trouble::Locked),
+            Err(Errno::INTR) => return Err(Trouble::Changed),
+            Err(errno) => return Err(fail("lock")(errno.into()).into()),
         }
-    }
-
-    /// Takes over a file that this process made, locked and put in its place.
-    pub fn adopt(file: Arc<File>) -> Self {
-        Self { file, created: false }
+        let locked = Self { file: Arc::new(file), created };
+        // Else it was replaced or deleted meanwhile: the new file is the one to lock.
+        if locked.is_current(path).map_err(fail("read"))? {
+            Ok(Some(locked))
+        } else {
+            Err(Trouble::Changed)
+        }
     }
 
     /// Whether `path` still names this file.
@@ -141,34 +162,50 @@ pub(super) fn is_unlocked(file: &File) -> bool {
     flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
-/// Opens a data file for reading and appending, never through a symbolic link.
+/// Opens a data file that may be written, never through a symbolic link; for reading.
 fn open_or_create(path: &Path, create: bool) -> io::Result<Option<(File, bool)>> {
-    // NONBLOCK: a FIFO in the place of the file must not hold us.
-    let flags =
-        OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mode = Mode::RUSR | Mode::WUSR;
     loop {
-        match open(path, flags, mode) {
-            Ok(file) => return regular(File::from(file)).map(|file| Some((file, false))),
-            Err(rustix::io::Errno::NOENT) if create => {}
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
+        match open(path, READ, mode) {
+            Ok(file) => {
+                let file = regular(File::from(file))?;
+                // It is replaced, which its own permissions do not hinder: they say what is wanted.
+                access(path, Access::WRITE_OK)?;
+                return Ok(Some((file, false)));
+            }
+            Err(Errno::NOENT) if create => {}
+            Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(explained(path, errno.into())),
         }
-        match open(path, flags | OFlags::CREATE | OFlags::EXCL, mode) {
+        match open(path, READ | OFlags::CREATE | OFlags::EXCL, mode) {
             Ok(file) => return Ok(Some((File::from(file), true))),
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(rustix::io::Errno::NOENT) => path.parent().map_or(Ok(()), create_folder)?,
+            Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) => path.parent().map_or(Ok(()), create_folder)?,
             Err(errno) => return Err(errno.into()),
         }
     }
 }
 
+/// Opens `path` for appending, if it names the file `of` and nobody has it leased; waits for nobody.
+pub(super) fn open_to_append(path: &Path, of: &Identity) -> Result<File, Trouble> {
+    let flags =
+        OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    match open(path, flags, Mode::empty()) {
+        Ok(file) => {
+            let file = File::from(file);
+            if Identity::of(&file)?.same_file(of) { Ok(file) } else { Err(Trouble::Changed) }
+        }
+        Err(Errno::WOULDBLOCK) => Err(Trouble::Busy),
+        Err(Errno::NOENT) => Err(Trouble::Changed),
+        Err(errno) => Err(Trouble::System(errno.into())),
+    }
+}
+
 /// Opens a data file for reading only, never through a symbolic link; `None` when there is none.
 pub(super) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    match open(path, flags, Mode::empty()) {
+    match open(path, READ, Mode::empty()) {
         Ok(file) => regular(File::from(file)).map(Some),
-        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(explained(path, errno.into())),
     }
 }
@@ -176,7 +213,7 @@ pub(super) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
 fn regular(file: File) -> io::Result<File> {
     match file.metadata()?.file_type() {
         kind if kind.is_file() => Ok(file),
-        kind if kind.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
+        kind if kind.is_dir() => Err(Errno::ISDIR.into()),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
     }
 }
@@ -195,22 +232,4 @@ fn explained(path: &Path, error: io::Error) -> io::Error {
 /// Makes the store's folder, and those above it, for this user only.
 pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-fn lock_until(file: &File, deadline: Instant) -> io::Result<()> {
-    let mut pause = Duration::from_micros(50);
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let reason = "another process holds its lock for too long";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
-            }
-            Err(errno) => return Err(errno.into()),
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(2));
-    }
 }

@@ -3,24 +3,28 @@
 //! It finds, appends and replaces messages in files that the app's routes and other processes
 //! read and rewrite too, so that a reader sees a whole old or a whole new file and no writer's
 //! words are lost. It never parses or copies the history through memory to change a message, and
-//! knows nothing of runs. All of it blocks; only `add_message` is quick enough for the JavaScript
-//! thread.
+//! knows nothing of runs. All of it uses the disk; only `add_message` is quick enough for the
+//! JavaScript thread. None of it waits for another writer: a call that cannot be finished now says
+//! when to call it again ([`Step`]), and [`Store::call`] does so.
 //!
-//! The way of a write: `session_file` opens and locks the file (`lock`), knows its lines
-//! (`layout`, `line`), plans the next version (`plan`), writes it beside (`atomic`) and looks after
-//! the version it replaced (`replaced`); when another program changed the file meanwhile, it starts
-//! over (`retry`). Then, with the session's lock given back, its entry in `index_file` is updated
-//! under the index's own.
+//! The way of a write: `session_file` opens and locks the file (`lock`), once nobody is in the midst of
+//! writing it (`rest`, `lease`), knows its lines (`layout`, `line`), plans the next version (`plan`),
+//! writes it beside (`atomic`) and looks after the version it replaced (`replaced`); when another
+//! program changed the file meanwhile, it starts over (`retry`). Its entry in `index_file` is updated
+//! afterwards, with others' (`index_merge`).
 
 mod atomic;
 mod index_file;
+mod index_merge;
 mod layout;
+mod lease;
 mod ledger;
 mod line;
 mod live;
 mod lock;
 mod plan;
 mod replaced;
+mod rest;
 mod retry;
 mod session_file;
 
@@ -28,13 +32,20 @@ mod session_file;
 mod tests;
 
 pub use ledger::Ledger;
+pub use retry::{Attempts, Step, wait};
 
-use crate::{error::Result, json::Cursor, runtime::runtime, session_id::SessionId};
+use crate::{
+    diagnostics::{self, Warning},
+    error::{Error, Result},
+    json::Cursor,
+    runtime::runtime,
+    session_id::SessionId,
+};
 use index_file::{IndexFile, Touch};
 use layout::hash_of;
 use live::Live;
 use once_cell::sync::Lazy;
-use session_file::{Put, SessionFile};
+use session_file::{Added, Put, SessionFile, Waiting, Written};
 use std::{
     collections::HashMap,
     fmt,
@@ -51,6 +62,12 @@ use tokio::{task::spawn_blocking, time::sleep};
 /// How often the files are looked for that processes left which died at work.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A message that could not be written is tried again after the first pause, then after twice as long
+/// each time, up to the longest, until this much time is over.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
+
 /// Sessions whose files are remembered, and lines in all of them (24 bytes each).
 const MAX_SESSIONS: usize = 512;
 const MAX_LINES: usize = 2_000_000;
@@ -60,6 +77,7 @@ const MAX_LINES: usize = 2_000_000;
 pub fn close_all(is_alone: bool) {
     let stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     for store in stores.open.values().filter_map(Weak::upgrade) {
+        store.finish();
         store.ledger.close(is_alone);
     }
 }
@@ -74,9 +92,32 @@ pub struct Store {
     is_used: AtomicBool,
     /// When temporary files were last looked for.
     swept: Mutex<Option<Instant>>,
-    /// Replaced files are closed later, by a task of the runtime.
-    is_tidying: AtomicBool,
+    /// A process of this store has been killed.
+    in_doubt: AtomicBool,
+    /// The index is being looked after.
+    is_looking: AtomicBool,
     this: Weak<Self>,
+}
+
+/// What became of a message that was to be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addition {
+    /// Every reader of the file sees it.
+    Done,
+    /// One with its id was there.
+    AlreadyThere,
+    /// It is added, unless one with its id is there, as soon as another writer is done.
+    Later,
+}
+
+/// What an attempt has come to, if it is done; else the caller's attempt is not done either.
+macro_rules! done {
+    ($step:expr) => {
+        match $step {
+            Step::Done(done) => done,
+            Step::Again(after) => return Ok(Step::Again(after)),
+        }
+    };
 }
 
 #[derive(Default)]
@@ -139,13 +180,32 @@ impl Store {
             ledger: Arc::new(Ledger::new(&folder)),
             is_used: AtomicBool::new(false),
             swept: Mutex::default(),
-            is_tidying: AtomicBool::new(false),
+            in_doubt: AtomicBool::new(false),
+            is_looking: AtomicBool::new(false),
             folder: folder.clone(),
         });
         stores.open.retain(|_, store| store.strong_count() > 0);
         stores.open.insert(folder, Arc::downgrade(&store));
         stores.last = Some(Arc::clone(&store));
         store
+    }
+
+    /// Writes on this thread what was to be written later.
+    fn finish(&self) {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = sessions.files.iter().map(|(id, (_, file))| (id.clone(), Arc::clone(file)));
+        let waiting: Vec<_> = files.filter(|(_, file)| file.has_waiting()).collect();
+        drop(sessions);
+        for (session, file) in waiting {
+            if let Err(error) = wait(|attempts| self.add_waiting(attempts, &session, &file)) {
+                diagnostics::warn(&Warning {
+                    code: error.code(),
+                    message: format!("A message of session {session} is lost: {error}"),
+                    session: Some(session),
+                });
+            }
+        }
+        let _ = wait(|attempts| Ok(self.index.flush(attempts, self.is_in_doubt(), &self.count())));
     }
 
     /// Which marks are in use by processes of this store.
@@ -163,8 +223,12 @@ impl Store {
         self.folder.join(format!("{session}.jsonl"))
     }
 
-    /// Adds a message at the end, unless one with this id is there; says whether it was added.
-    /// `line` is the message's JSON. It is not synced; see [`Store::sync`].
+    /// Adds a message at the end, unless one with this id is there. `line` is the message's JSON. It is
+    /// not synced; see [`Store::sync`].
+    ///
+    /// Waits for nobody: where another writer is at work, or the file would have to be written anew,
+    /// the message is added as soon as that can be done, before anything else that is asked of the
+    /// session; the result is then [`Addition::Later`].
     ///
     /// # Errors
     /// When the session's file cannot be read or written.
@@ -172,39 +236,64 @@ impl Store {
         &self,
         session: &SessionId,
         id: &str,
-        line: &[u8],
+        line: Vec<u8>,
         now_ms: u64,
-    ) -> Result<bool> {
-        let added = self.session(session).add(&self.live, id, line)?;
-        self.tidy_later();
-        if added {
-            self.index.touch(session, &Touch { added: 1, title: None, now_ms });
+    ) -> Result<Addition> {
+        let file = self.session(session);
+        let (added, is_untidy) = file.add_now(id, &line)?;
+        let addition = match added {
+            Added::Done(written) => {
+                self.touch(session, written, None, now_ms);
+                Addition::Done
+            }
+            Added::AlreadyThere => Addition::AlreadyThere,
+            Added::Later => {
+                file.add_later(Waiting { id: id.to_owned(), line, now_ms });
+                Addition::Later
+            }
+        };
+        if is_untidy || addition == Addition::Later {
+            self.tidy_later(session);
         }
-        Ok(added)
+        Ok(addition)
     }
 
     /// Replaces the message `id` where it stands, or adds it at the end. `write` writes its JSON,
     /// and is called again when others change the file meanwhile; it must not use the store. With
-    /// `durable`, it is on the disk when this returns.
+    /// `durable`, it is on the disk when this is done, and the index is updated.
     ///
     /// # Errors
     /// When the session's file cannot be read or written, or `write` fails. The file is then as
     /// it was.
     pub fn put_message(
         &self,
+        attempts: &mut Attempts,
         session: &SessionId,
         id: &str,
         write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
         durable: bool,
         now_ms: u64,
-    ) -> Result<()> {
-        self.sweep();
+    ) -> Result<Step<()>> {
         let mut write = |_: usize, out: &mut dyn Write| write(out);
-        let mut put = Put { ids: &[id], only_new: false, durable, write: &mut write };
-        let added = self.session(session).put(&self.live, &mut put)?;
-        self.tidy_later();
-        self.index.touch(session, &Touch { added, title: None, now_ms });
-        Ok(())
+        let mut put = Put { ids: &[id], durable, write: &mut write };
+        self.put(attempts, session, &mut put, None, now_ms)
+    }
+
+    fn put(
+        &self,
+        attempts: &mut Attempts,
+        session: &SessionId,
+        put: &mut Put<'_>,
+        title: Option<&str>,
+        now_ms: u64,
+    ) -> Result<Step<()>> {
+        self.sweep();
+        let file = self.session(session);
+        done!(self.add_waiting(attempts, session, &file)?);
+        let written = done!(file.put(attempts, &self.live, put)?);
+        self.look_after_later(session);
+        self.touch(session, written, title, now_ms);
+        Ok(Step::Done(()))
     }
 
     /// Says that a run of this process is writing the message, until the result is dropped: its
@@ -220,18 +309,33 @@ impl Store {
     ///
     /// # Errors
     /// When the session's file cannot be read.
-    pub fn still_has(&self, session: &SessionId, id: &str) -> Result<bool> {
+    pub fn still_has(
+        &self,
+        attempts: &mut Attempts,
+        session: &SessionId,
+        id: &str,
+    ) -> Result<Step<bool>> {
         self.sweep();
-        self.session(session).has(id)
+        self.session(session).has(attempts, id)
     }
 
-    /// Waits until what was added is on the disk.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn sync(&self, session: &SessionId) -> Result<()> {
-        self.sweep();
-        self.session(session).sync()
+    /// Brings what was added to the disk, in the background.
+    pub fn sync_later(&self, session: SessionId) {
+        self.in_background(move |store| async move {
+            let of = session.clone();
+            let synced = store.call(move |store, attempts| {
+                let file = store.session(&of);
+                done!(store.add_waiting(attempts, &of, &file)?);
+                file.sync().map(Step::Done)
+            });
+            if let Err(error) = synced.await {
+                diagnostics::warn(&Warning {
+                    code: error.code(),
+                    message: error.to_string(),
+                    session: Some(session),
+                });
+            }
+        });
     }
 
     /// The session's messages as a JSON array, in order. Lines that are no JSON object are left
@@ -239,9 +343,16 @@ impl Store {
     ///
     /// # Errors
     /// When the session's file cannot be read.
-    pub fn read_messages(&self, session: &SessionId) -> Result<Vec<u8>> {
+    pub fn read_messages(
+        &self,
+        attempts: &mut Attempts,
+        session: &SessionId,
+    ) -> Result<Step<Vec<u8>>> {
         self.sweep();
-        let bytes = self.session(session).read()?;
+        let file = self.session(session);
+        done!(self.add_waiting(attempts, session, &file)?);
+        let bytes = done!(file.read(attempts)?);
+        self.look_after_later(session);
         let mut messages = Vec::with_capacity(bytes.len() + 2);
         messages.push(b'[');
         for line in bytes.split(|&byte| byte == b'\n') {
@@ -257,7 +368,7 @@ impl Store {
             messages.extend_from_slice(message.text().as_bytes());
         }
         messages.push(b']');
-        Ok(messages)
+        Ok(Step::Done(messages))
     }
 
     /// Replaces messages (id and JSON) where they stand and adds new ones at the end, in one
@@ -267,12 +378,12 @@ impl Store {
     /// When the session's file cannot be read or written. The file is then as it was.
     pub fn upsert_messages(
         &self,
+        attempts: &mut Attempts,
         session: &SessionId,
         messages: &[(String, String)],
         title: Option<&str>,
         now_ms: u64,
-    ) -> Result<()> {
-        self.sweep();
+    ) -> Result<Step<()>> {
         // Of a repeated id the last message counts, at the first one's place.
         let mut last: Vec<(&str, &str)> = Vec::with_capacity(messages.len());
         let mut places: HashMap<&str, usize> = HashMap::with_capacity(messages.len());
@@ -288,20 +399,28 @@ impl Store {
         let ids: Vec<&str> = last.iter().map(|(id, _)| *id).collect();
         let mut write =
             |message: usize, out: &mut dyn Write| out.write_all(last[message].1.as_bytes());
-        let mut put = Put { ids: &ids, only_new: false, durable: true, write: &mut write };
-        let added = self.session(session).put(&self.live, &mut put)?;
-        self.tidy_later();
-        self.index.touch(session, &Touch { added, title, now_ms });
-        Ok(())
+        let mut put = Put { ids: &ids, durable: true, write: &mut write };
+        done!(self.put(attempts, session, &mut put, title, now_ms)?);
+        // Where others are at work on the index, it is written a little later.
+        let _ = self.write_index(&mut Attempts::default());
+        Ok(Step::Done(()))
+    }
+
+    /// Writes what was gathered for the index, with what others may have lost of it.
+    pub fn write_index(&self, attempts: &mut Attempts) -> Step<()> {
+        let step = self.index.flush(attempts, self.is_in_doubt(), &self.count());
+        self.look_after_index_later();
+        step
     }
 
     /// The index's entries as a JSON array, newest first; `[]` when there is no index.
     ///
     /// # Errors
     /// When the index cannot be read or is no JSON array.
-    pub fn list_sessions(&self) -> Result<String> {
+    pub fn list_sessions(&self, attempts: &mut Attempts) -> Result<Step<String>> {
         self.sweep();
-        self.index.list()
+        done!(self.write_index(attempts));
+        self.index.list(attempts)
     }
 
     /// Makes a session: an entry at the front of the index, which is returned as JSON, and an
@@ -311,25 +430,79 @@ impl Store {
     /// When the store cannot be written, or the index is no JSON array.
     pub fn create_session(
         &self,
+        attempts: &mut Attempts,
         session: &SessionId,
         title: &str,
         file_path: Option<&str>,
         now_ms: u64,
-    ) -> Result<String> {
+    ) -> Result<Step<String>> {
         self.sweep();
-        self.session(session).create()?;
-        self.index.create(session, title, file_path, now_ms)
+        done!(self.session(session).create(attempts)?);
+        let step = self.index.create(attempts, session, title, file_path, now_ms, &self.count())?;
+        self.look_after_index_later();
+        Ok(step)
     }
 
     /// Removes the session's file and its entry in the index; says whether there was either.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn delete_session(&self, session: &SessionId) -> Result<bool> {
+    pub fn delete_session(
+        &self,
+        attempts: &mut Attempts,
+        session: &SessionId,
+    ) -> Result<Step<bool>> {
         self.sweep();
-        let file = self.session(session).delete()?;
-        let entry = self.index.delete(session)?;
-        Ok(file || entry)
+        let file = self.session(session);
+        // Both again, when the entry has to be waited for: then there is no file any more.
+        let had_file = done!(file.delete(attempts)?);
+        attempts.had_file |= had_file;
+        let had_entry = done!(self.index.delete(attempts, session, &self.count())?);
+        self.look_after_index_later();
+        Ok(Step::Done(attempts.had_file || had_entry))
+    }
+
+    /// Appends the messages that wait, in order.
+    fn add_waiting(
+        &self,
+        attempts: &mut Attempts,
+        session: &SessionId,
+        file: &SessionFile,
+    ) -> Result<Step<()>> {
+        while let Some((written, now_ms)) = done!(file.add_waiting(attempts, &self.live)?) {
+            self.touch(session, written, None, now_ms);
+        }
+        Ok(Step::Done(()))
+    }
+
+    /// Has the index follow what was written into a session's file.
+    fn touch(&self, session: &SessionId, written: Written, title: Option<&str>, now_ms: u64) {
+        let touch = Touch {
+            added: written.added,
+            lines: written.lines,
+            changed_before_ms: Some(written.changed_before_ms),
+            title: title.map(str::to_owned),
+            now_ms,
+        };
+        self.index.touch(session, touch);
+        self.look_after_index_later();
+    }
+
+    /// How many messages a session has, for the index.
+    fn count(&self) -> impl Fn(&SessionId) -> Option<(usize, Duration)> {
+        |session| match self.session(session).count(&mut Attempts::default()) {
+            Ok(Step::Done(count)) => count,
+            _ => None,
+        }
+    }
+
+    /// A process of this store has been killed: counts in the index may lack what it wrote last.
+    pub fn doubt_counts(&self) {
+        self.in_doubt.store(true, Ordering::Relaxed);
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Relaxed)
     }
 
     /// What is known of the session's file, remembered within the bounds.
@@ -348,45 +521,132 @@ impl Store {
     }
 
     /// Housekeeping for calls that are not on the JavaScript thread: now and then, the files that
-    /// dead processes left; always, the replaced files that nobody will write into any more.
+    /// dead processes left.
     fn sweep(&self) {
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
         if swept.is_none_or(|last| last.elapsed() > SWEEP_INTERVAL) {
             *swept = Some(Instant::now());
             drop(swept);
-            atomic::remove_stale(&self.folder);
-        } else {
-            drop(swept);
-        }
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let files: Vec<_> = sessions.files.values().map(|(_, file)| file.clone()).collect();
-        drop(sessions);
-        for file in files {
-            file.forget_replaced();
+            if atomic::remove_stale(&self.folder) {
+                self.doubt_counts();
+            }
         }
     }
 
-    /// Has replaced files closed when their time is over, should nobody use the store by then.
-    fn tidy_later(&self) {
-        if replaced::watched() == 0 || self.is_tidying.swap(true, Ordering::Relaxed) {
-            return;
+    /// Does `work` on a disk thread, again and again until it is done.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn call<T: Send + 'static>(
+        self: &Arc<Self>,
+        mut work: impl FnMut(&Self, &mut Attempts) -> Result<Step<T>> + Send + 'static,
+    ) -> Result<T> {
+        let mut attempts = Attempts::default();
+        loop {
+            let store = Arc::clone(self);
+            let attempt = spawn_blocking(move || {
+                let step = work(&store, &mut attempts);
+                (step, work, attempts)
+            });
+            let (step, same_work, same_attempts) = attempt.await.map_err(Error::disk_work)?;
+            (work, attempts) = (same_work, same_attempts);
+            match step? {
+                Step::Done(done) => return Ok(done),
+                Step::Again(after) => sleep(after).await,
+            }
         }
-        let Ok(runtime) = runtime() else {
-            self.is_tidying.store(false, Ordering::Relaxed);
-            return;
-        };
-        let this = Weak::clone(&self.this);
-        runtime.spawn(async move {
-            sleep(replaced::WATCHED + Duration::from_millis(100)).await;
-            if let Some(store) = this.upgrade() {
-                // Before looking: whoever replaces a file from now on sees to it.
-                store.is_tidying.store(false, Ordering::Relaxed);
-                spawn_blocking(move || {
-                    store.sweep();
-                    store.tidy_later();
+    }
+
+    /// Has the messages appended that wait, and what is to go from the file removed. What cannot be
+    /// done is tried again, for a day.
+    fn tidy_later(&self, session: &SessionId) {
+        let session = session.clone();
+        self.in_background(move |store| async move {
+            let began = Instant::now();
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let (of, file) = (session.clone(), store.session(&session));
+                let tidied = store.call(move |store, attempts| {
+                    done!(store.add_waiting(attempts, &of, &file)?);
+                    let written = done!(file.tidy(attempts, &store.live)?);
+                    store.look_after_later(&of);
+                    Ok(Step::Done(written))
                 });
+                let Err(error) = tidied.await else { return };
+                let is_waiting = store.session(&session).has_waiting();
+                if is_waiting && pause == FIRST_PAUSE {
+                    diagnostics::warn(&Warning {
+                        code: error.code(),
+                        message: format!("A message of session {session} is not saved: {error}"),
+                        session: Some(session.clone()),
+                    });
+                }
+                if !is_waiting || began.elapsed() > GIVE_UP {
+                    return;
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         });
+    }
+
+    /// Has replaced files of the session looked after, unless that is done already.
+    fn look_after_later(&self, session: &SessionId) {
+        let file = self.session(session);
+        if !file.has_replaced() || !file.begin_looking() {
+            return;
+        }
+        self.in_background(move |store| async move {
+            loop {
+                let looked = Arc::clone(&file);
+                let look = store.call(move |_, _| Ok(Step::Done(looked.look_after_replaced())));
+                match look.await {
+                    Ok(Step::Again(after)) => sleep(after).await,
+                    // Before looking once more: whoever replaces a file from now on sees to it.
+                    _ if file.end_looking() => {}
+                    _ => return,
+                }
+            }
+        });
+    }
+
+    /// Has the index written and looked after, unless that is done already.
+    fn look_after_index_later(&self) {
+        if !self.index.has_work() || self.is_looking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.in_background(|store| async move {
+            let mut attempts = Attempts::default();
+            loop {
+                let look = store.call(move |store, _| {
+                    let doubt = store.is_in_doubt();
+                    let step = store.index.look_after(&mut attempts, doubt, &store.count());
+                    Ok(Step::Done((step, std::mem::take(&mut attempts))))
+                });
+                match look.await {
+                    Ok((Step::Again(after), same_attempts)) => {
+                        attempts = same_attempts;
+                        sleep(after).await;
+                    }
+                    _ => {
+                        store.is_looking.store(false, Ordering::Relaxed);
+                        // Something may have come since.
+                        store.look_after_index_later();
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Does work of this store as long as the process runs.
+    fn in_background<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        work: impl FnOnce(Arc<Self>) -> F,
+    ) {
+        if let (Some(this), Ok(runtime)) = (self.this.upgrade(), runtime()) {
+            runtime.spawn(work(this));
+        }
     }
 }
 
@@ -396,7 +656,10 @@ impl Sessions {
         let lines = |file: &SessionFile| file.remembered();
         let mut total: usize = self.files.values().map(|(_, file)| lines(file)).sum();
         while self.files.len() >= MAX_SESSIONS || total > MAX_LINES {
-            let idle = self.files.iter().filter(|(_, (_, file))| Arc::strong_count(file) == 1);
+            let idle = self
+                .files
+                .iter()
+                .filter(|(_, (_, file))| Arc::strong_count(file) == 1 && !file.has_waiting());
             let oldest =
                 idle.min_by_key(|(_, (used, _))| *used).map(|(session, _)| session.clone());
             let Some((_, file)) = oldest.and_then(|session| self.files.remove(&session)) else {

@@ -32,11 +32,15 @@ pub(super) enum Change {
     Replace(usize),
     /// The line loses its mark.
     Unmark,
+    /// The line goes.
+    Remove,
 }
 
 /// How one version of a session file becomes the next.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// The file's.
+    size: u64,
     pieces: Vec<Piece>,
     /// By line, in order.
     changes: Vec<(usize, Change)>,
@@ -66,6 +70,7 @@ impl Plan {
             cuts.push(match change {
                 Change::Replace(message) => (start..end, Some(Piece::Message(message))),
                 Change::Unmark => (end - MARK.len() as u64..end, Some(Piece::Text(b"}"))),
+                Change::Remove => (start..(end + 1).min(size), None),
             });
         }
         cuts.sort_by_key(|(range, _)| range.start);
@@ -79,13 +84,25 @@ impl Plan {
             at = range.end;
         }
         pieces.extend(keep(at..size));
-        if layout.open_end {
+        let is_last_removed = changes
+            .last()
+            .is_some_and(|&(line, change)| change == Change::Remove && line + 1 == layout.len());
+        if layout.open_end && !is_last_removed {
             pieces.push(Piece::Text(b"\n"));
         }
         for &message in &appended {
             pieces.extend([Piece::Message(message), Piece::Text(b"\n")]);
         }
-        Self { pieces, changes, appended }
+        Self { size, pieces, changes, appended }
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        match &self.pieces[..] {
+            [] => self.size == 0,
+            [Piece::Keep(range)] => *range == (0..self.size),
+            _ => false,
+        }
     }
 
     /// How many messages are added, not replaced.
@@ -145,6 +162,7 @@ impl Plan {
                 Some((_, Change::Unmark)) => {
                     push(hash, line.len - MARK.len() as u64 + 1, false, line.verified);
                 }
+                Some((_, Change::Remove)) => {}
                 None => push(hash, line.len, marked, line.verified),
             }
         }

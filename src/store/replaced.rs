@@ -1,16 +1,18 @@
 //! Files that were replaced while another program may have had them open.
 //!
-//! The app's routes take no locks. One that had opened the file just before a commit's rename
-//! writes into the version that has no name any more, and its reader's words would be lost. So a
-//! replaced file is kept open for a moment; if it is written into after all, it is the newer
-//! history, and what this process wrote meanwhile is put into it.
+//! The app's routes take no locks. One that was about to open the file when a commit renamed another
+//! over it writes into the version that has no name any more, and what it writes would be lost. So a
+//! replaced file is kept open for a while; if it is written into after all, it is the newer history,
+//! and what this process wrote meanwhile is put into it.
 
 use super::{
     atomic::Draft,
     layout::{Known, Layout, NO_ID, read_exactly},
+    lease::Writers,
     lock::Identity,
     plan::{Change, Plan},
-    retry::Trouble,
+    rest::at_rest,
+    retry::{Attempts, Trouble},
 };
 use std::{
     fs::File,
@@ -23,18 +25,15 @@ use std::{
 };
 
 /// A program that opened a file before it was replaced has written into it by then.
-pub(super) const WATCHED: Duration = Duration::from_secs(2);
-/// Replaced files kept open for a session; commits come faster than that only in tests.
+const WATCHED: Duration = Duration::from_secs(2);
+/// The same, as long as it has the file open.
+const WATCHED_WRITER: Duration = Duration::from_secs(60);
+/// Replaced files kept open for a session.
 const MOST: usize = 4;
 /// Replaced files kept open in all: a server needs its descriptors for other things.
 const MOST_IN_ALL: usize = 512;
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
-
-/// How many replaced files the process keeps open.
-pub(super) fn watched() -> usize {
-    OPEN.load(Ordering::Relaxed)
-}
 
 /// A replaced file, and what tells whether it was written into since.
 pub(super) struct Replaced {
@@ -59,11 +58,20 @@ impl Replaced {
         Ok(Self { file, identity, since: Instant::now(), layout, written: written.to_vec() })
     }
 
+    /// What is watched from now on, when what `newer` has was taken over.
+    pub fn taken(mut self, newer: &Known) -> Self {
+        self.identity = newer.identity;
+        self.layout = Arc::clone(&newer.layout);
+        self
+    }
+
     /// Adds one to those that are watched, if there is room for it.
     pub fn keep(all: &mut Vec<Self>, new: Self) {
-        let is_crowded = watched() > MOST_IN_ALL;
+        let is_crowded = OPEN.load(Ordering::Relaxed) > MOST_IN_ALL;
         if all.len() >= MOST || (is_crowded && !all.is_empty()) {
-            all.remove(0);
+            // One that somebody is writing into is kept before all others.
+            let idle = all.iter().position(|replaced| !replaced.has_writer());
+            all.remove(idle.unwrap_or(0));
         } else if is_crowded {
             return;
         }
@@ -81,15 +89,36 @@ impl Replaced {
 
     /// Whether it has been watched for long enough.
     pub fn is_settled(&self) -> bool {
-        self.since.elapsed() > WATCHED
+        let age = self.since.elapsed();
+        age > WATCHED_WRITER || (age > WATCHED && !self.has_writer())
+    }
+
+    /// How long it has been watched.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    fn has_writer(&self) -> bool {
+        matches!(Writers::of(&self.file), Writers::Somebody)
+    }
+
+    /// Whether another program has changed it.
+    pub fn is_changed(&self) -> bool {
+        Identity::of(&self.file).is_ok_and(|now| now != self.identity)
     }
 
     /// The file as another program has rewritten it; `None` when none has (yet).
-    pub fn newer(&self) -> Result<Option<Known>, Trouble> {
-        if Identity::of(&self.file)? == self.identity {
+    pub fn newer(&self, attempts: &mut Attempts) -> Result<Option<Known>, Trouble> {
+        if !self.is_changed() {
             return Ok(None);
         }
-        let newer = Known::read(&self.file, true)?;
+        let identity = match at_rest(&self.file, Some(&self.identity), attempts) {
+            Ok(identity) => identity,
+            // Whoever writes it is looked after when that is done: nobody else waits for it.
+            Err(Trouble::Busy) => return Ok(None),
+            Err(trouble) => return Err(trouble),
+        };
+        let newer = Known::read(&self.file, identity)?;
         // Emptied and then left so is what a program does that dies in between.
         Ok(Some(newer).filter(|newer| newer.layout.len() > 0))
     }

@@ -1,19 +1,53 @@
-//! Attempts at files that other programs change: why one fails, and which are made again.
+//! Attempts at files that other programs use at the same time: why one fails, and when the next is due.
 //!
 //! Whoever finds that a file is no longer what it was a moment ago starts over from looking at it.
-//! Knows nothing of what is attempted.
+//! Whoever would have to wait ends its attempt instead and says when to make the next, so that waiting
+//! occupies no thread. Knows nothing of what is attempted.
 
-use crate::error::Error;
-use std::{io, path::Path, thread, time::Duration};
+use super::lock::Identity;
+use crate::error::{Error, Result};
+use std::{
+    io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
-/// Attempts before giving up. The pause between them grows by a millisecond each time.
-const ATTEMPTS: usize = 20;
+/// How long attempts are made.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long, when it is only somebody's lock that is in the way. Holders need milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// The pause after the first attempt, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(25));
+
+/// What an attempt has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<T> {
+    /// It is done.
+    Done(T),
+    /// It cannot be done now: to be called again after this time.
+    Again(Duration),
+}
+
+impl<T> Step<T> {
+    /// The same with another result.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Step<U> {
+        match self {
+            Self::Done(done) => Step::Done(change(done)),
+            Self::Again(after) => Step::Again(after),
+        }
+    }
+}
 
 /// Why an attempt did not work out.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The file is not what it was a moment ago: look again.
     Changed,
+    /// Another program is in the midst of writing the file.
+    Busy,
+    /// Somebody else holds the file's lock.
+    Locked,
     /// The system refused, on the file that the attempt is about.
     System(io::Error),
     Failed(Error),
@@ -23,7 +57,7 @@ impl Trouble {
     /// Whether the file may only be read.
     pub fn is_for_writers(&self) -> bool {
         let cause = match self {
-            Self::Changed => return false,
+            Self::Changed | Self::Busy | Self::Locked => return false,
             Self::System(cause) => Some(cause),
             Self::Failed(error) => error.io(),
         };
@@ -48,24 +82,87 @@ impl From<Error> for Trouble {
     }
 }
 
-/// Runs `attempt`, which is told its number, until the file holds still for it.
-pub(super) fn until_unchanged<T>(
-    action: &'static str,
-    path: &Path,
-    mut attempt: impl FnMut(usize) -> Result<T, Trouble>,
-) -> Result<T, Error> {
-    for number in 0..ATTEMPTS {
-        match attempt(number) {
-            Ok(done) => return Ok(done),
-            Err(Trouble::Failed(error)) => return Err(error),
-            Err(Trouble::System(cause)) => return Err(Error::store(action, path, cause)),
-            Err(Trouble::Changed) => thread::sleep(Duration::from_millis(number as u64)),
-        }
-    }
-    Err(Error::store(action, path, changing()))
+/// The attempts of one call.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    /// Those that have failed.
+    failed: u32,
+    /// Since when they fail, and since when they fail for a lock without a break.
+    since: Option<Instant>,
+    locked_since: Option<Instant>,
+    /// The states in which the files were seen last, and since when they are in them.
+    still: Vec<(Identity, Instant)>,
+    /// For a call of two parts: the first one has found a file.
+    pub(super) had_file: bool,
 }
 
-/// The cause given when others change a file faster than it can be read.
-pub(super) fn changing() -> io::Error {
-    io::Error::other("others keep changing it")
+impl Attempts {
+    /// How many have failed.
+    pub(super) fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// How long the file has been in this state, as far as these attempts have seen.
+    pub(super) fn unchanged_for(&mut self, now: Identity) -> Duration {
+        match self.still.iter_mut().find(|(seen, _)| seen.same_file(&now)) {
+            Some((seen, since)) if *seen == now => return since.elapsed(),
+            Some(still) => *still = (now, Instant::now()),
+            None => self.still.push((now, Instant::now())),
+        }
+        Duration::ZERO
+    }
+
+    /// What follows from an attempt to `action` the file at `path`.
+    pub(super) fn step<T>(
+        &mut self,
+        action: &'static str,
+        path: &Path,
+        outcome: Result<T, Trouble>,
+    ) -> Result<Step<T>> {
+        let trouble = match outcome {
+            Ok(done) => return Ok(Step::Done(done)),
+            Err(Trouble::Failed(error)) => return Err(error),
+            Err(Trouble::System(cause)) => return Err(Error::store(action, path, cause)),
+            Err(trouble) => trouble,
+        };
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        let locked_since = match trouble {
+            Trouble::Locked => Some(*self.locked_since.get_or_insert(now)),
+            _ => None,
+        };
+        self.locked_since = locked_since;
+        let is_given_up =
+            now - since > PATIENCE || locked_since.is_some_and(|since| now - since > LOCK_PATIENCE);
+        if is_given_up {
+            let (kind, reason) = match trouble {
+                Trouble::Locked => {
+                    (io::ErrorKind::TimedOut, "another process holds its lock for too long")
+                }
+                Trouble::Busy => (
+                    io::ErrorKind::TimedOut,
+                    "another program has emptied or cut it and does not go on writing",
+                ),
+                _ => (io::ErrorKind::Other, "others keep changing it"),
+            };
+            return Err(Error::store(action, path, io::Error::new(kind, reason)));
+        }
+        let pause = PAUSES.0 * 2_u32.saturating_pow(self.failed.min(10));
+        self.failed += 1;
+        Ok(Step::Again(pause.min(PAUSES.1)))
+    }
+}
+
+/// Makes attempts on this thread until one is done: for those who may wait.
+///
+/// # Errors
+/// Those of `attempt`.
+pub fn wait<T>(mut attempt: impl FnMut(&mut Attempts) -> Result<Step<T>>) -> Result<T> {
+    let mut attempts = Attempts::default();
+    loop {
+        match attempt(&mut attempts)? {
+            Step::Done(done) => return Ok(done),
+            Step::Again(after) => thread::sleep(after),
+        }
+    }
 }

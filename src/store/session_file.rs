@@ -1,18 +1,21 @@
 //! One session's file: finds its messages, adds, replaces and removes them, next to other writers.
 //!
-//! Long work (copying, syncing) is done without a lock on a draft; then, under the locks, the file
-//! is looked at once more, and the draft is published only if the file is still the one it was
-//! made from. Never writes into what a reader may be looking at, except for appends within a page.
+//! Long work (reading, copying, syncing) is done without a lock; then, under the locks, the file is
+//! looked at once more, and what was made is used only if the file is still the one it was made from.
+//! Never writes into what a reader may be looking at, except to append a line. Waits for nobody: what
+//! cannot be done now is attempted again later.
 
 use super::{
     atomic::{self, Draft},
-    layout::{Known, Layout, byte_at, hash_line, hash_of, read_exactly},
+    layout::{Known, Layout, Line, byte_at, hash_line, hash_of, read_exactly},
+    lease::Writers,
     line::{self, Facts, MARK},
     live::Live,
-    lock::{Identity, Locked, open_to_read},
+    lock::{Identity, Locked, open_to_append, open_to_read},
     plan::{Change, Plan, WriteMessage},
     replaced::Replaced,
-    retry::{Trouble, until_unchanged},
+    rest::{STILL, at_rest},
+    retry::{Attempts, Step, Trouble},
 };
 use crate::{
     error::{Error, Result},
@@ -21,19 +24,27 @@ use crate::{
 use memchr::memchr_iter;
 use rustix::fs::fsync;
 use std::{
+    collections::VecDeque,
     fs::{self, File},
     io::{self, Write},
     iter,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-/// Readers see an append grow page by page, as the system copies it in; one that stays inside a
-/// page they see whole or not at all. No supported system has smaller pages.
-const PAGE: u64 = 4096;
-
 /// Attempts without the locks, before one that holds them all the time and so gets its turn.
-const OPTIMISTIC: usize = 3;
+const OPTIMISTIC: u32 = 3;
+/// A history up to this size is read at once, also on the JavaScript thread.
+const QUICK: u64 = 1 << 18;
+/// Of a longer one that is not known yet, so much of the end is looked through for the id of a message
+/// that is appended. A message that is sent twice is sent twice in a row.
+const TAIL: u64 = 1 << 16;
+/// How often it is looked whether somebody writes into a replaced file: first and longest pause.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// One session's file and what this process knows of it.
 pub(super) struct SessionFile {
@@ -41,37 +52,94 @@ pub(super) struct SessionFile {
     folder: PathBuf,
     path: PathBuf,
     state: Mutex<State>,
+    /// Messages that could not be appended at once, in order.
+    waiting: Mutex<VecDeque<Waiting>>,
+    /// Somebody looks after the replaced files.
+    is_looking: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     known: Option<Known>,
+    /// Lines that were appended to a file that was not read before.
+    appended: Option<Appended>,
     replaced: Vec<Replaced>,
+}
+
+/// What this process has appended to a file between two of its states, without knowing the rest.
+struct Appended {
+    from: Identity,
+    to: Identity,
+    lines: Vec<AppendedLine>,
+}
+
+#[derive(Clone, Copy)]
+struct AppendedLine {
+    hash: u64,
+    start: u64,
+    len: u64,
+    is_marked: bool,
+}
+
+/// A message that is to be appended.
+pub(super) struct Waiting {
+    pub id: String,
+    /// Its JSON.
+    pub line: Vec<u8>,
+    pub now_ms: u64,
 }
 
 /// Messages to put into the file.
 pub(super) struct Put<'w> {
     /// No id twice.
     pub ids: &'w [&'w str],
-    /// Leave the file alone when they are all there.
-    pub only_new: bool,
     /// Be on the disk before returning.
     pub durable: bool,
     pub write: &'w mut WriteMessage<'w>,
 }
 
+/// What a change has made of the file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Written {
+    /// Messages that were added, not replaced.
+    pub added: usize,
+    /// Messages that the file has now, if that is known.
+    pub lines: Option<usize>,
+    /// When it was changed last before, in milliseconds since 1970.
+    pub changed_before_ms: u64,
+}
+
 /// What became of a try to append.
 enum Append {
-    Done,
+    /// `tidy`: the file has something that goes when it is next written to.
+    Done {
+        written: Written,
+        tidy: bool,
+    },
     AlreadyThere,
     /// Only a new version of the file will do.
     Impossible,
 }
 
+/// What became of a message that was to be added at once.
+pub(super) enum Added {
+    Done(Written),
+    AlreadyThere,
+    /// It cannot be added without waiting.
+    Later,
+}
+
 impl SessionFile {
     pub fn new(folder: &Path, id: &SessionId) -> Self {
         let path = folder.join(format!("{id}.jsonl"));
-        Self { id: id.clone(), folder: folder.to_owned(), path, state: Mutex::default() }
+        Self {
+            id: id.clone(),
+            folder: folder.to_owned(),
+            path,
+            state: Mutex::default(),
+            waiting: Mutex::default(),
+            is_looking: AtomicBool::new(false),
+        }
     }
 
     /// Lines remembered, for the bound on memory. 0 while the session is in use.
@@ -86,93 +154,175 @@ impl SessionFile {
         self.state().replaced.len()
     }
 
-    /// Closes replaced files that nobody will write into any more.
-    pub fn forget_replaced(&self) {
-        // Whoever holds the lock is about to look after them.
-        let Ok(mut state) = self.state.try_lock() else { return };
-        let settled: Vec<_> = state.replaced.extract_if(.., |file| file.is_settled()).collect();
-        // The last close of a large file takes milliseconds: not under the lock.
-        drop(state);
-        drop(settled);
+    /// Appends a message unless one with its id is there, without waiting for anybody; says whether
+    /// something is to be tidied up.
+    pub fn add_now(&self, id: &str, line: &[u8]) -> Result<(Added, bool)> {
+        self.check_line(line)?;
+        if !self.waiting().is_empty() {
+            return Ok((Added::Later, false));
+        }
+        let state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok((Added::Later, false)),
+        };
+        match self.append(state, &mut Attempts::default(), id, line) {
+            Ok(Append::Done { written, tidy }) => Ok((Added::Done(written), tidy)),
+            Ok(Append::AlreadyThere) => Ok((Added::AlreadyThere, false)),
+            Ok(Append::Impossible) | Err(Trouble::Changed | Trouble::Busy | Trouble::Locked) => {
+                Ok((Added::Later, false))
+            }
+            Err(Trouble::System(cause)) => Err(Error::store("write", &self.path, cause)),
+            Err(Trouble::Failed(error)) => Err(error),
+        }
     }
 
-    /// Adds a message unless one with its id is there; says whether it was added.
-    pub fn add(&self, live: &Live, id: &str, line: &[u8]) -> Result<bool> {
+    /// Has a message wait until it can be appended.
+    pub fn add_later(&self, message: Waiting) {
+        self.waiting().push_back(message);
+    }
+
+    /// Whether a message waits.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting().is_empty()
+    }
+
+    /// Appends the first message that waits; nothing when none does.
+    pub fn add_waiting(
+        &self,
+        attempts: &mut Attempts,
+        live: &Live,
+    ) -> Result<Step<Option<(Written, u64)>>> {
+        // Nobody else takes it meanwhile: it goes when it is written.
+        let Some((id, line, now_ms)) = self
+            .waiting()
+            .front()
+            .map(|message| (message.id.clone(), message.line.clone(), message.now_ms))
+        else {
+            return Ok(Step::Done(None));
+        };
+        let mut attempt = || match self.append(self.state(), attempts, &id, &line)? {
+            Append::Done { written, .. } => Ok(written),
+            Append::AlreadyThere => Ok(Written::default()),
+            Append::Impossible => {
+                let mut write = |_: usize, out: &mut dyn Write| out.write_all(&line);
+                let mut put = Put { ids: &[&id], durable: false, write: &mut write };
+                self.try_put(live, &mut put, attempts)
+            }
+        };
+        let outcome = attempt();
+        let step = attempts.step("write", &self.path, outcome)?;
+        if let Step::Done(written) = step {
+            let mut waiting = self.waiting();
+            if waiting.front().is_some_and(|first| first.id == id) {
+                waiting.pop_front();
+            }
+            return Ok(Step::Done(Some((written, now_ms))));
+        }
+        let Step::Again(after) = step else { return Ok(Step::Done(None)) };
+        Ok(Step::Again(after))
+    }
+
+    fn check_line(&self, line: &[u8]) -> Result<()> {
         if memchr::memchr(b'\n', line).is_some() {
             let cause = io::Error::new(io::ErrorKind::InvalidInput, "the message has a line end");
             return Err(Error::store("write", &self.path, cause));
         }
-        match until_unchanged("write", &self.path, |_| self.try_append(live, id, line))? {
-            Append::Done => Ok(true),
-            Append::AlreadyThere => Ok(false),
-            Append::Impossible => {
-                let mut write = |_, out: &mut dyn Write| out.write_all(line);
-                let mut put = Put { ids: &[id], only_new: true, durable: false, write: &mut write };
-                Ok(self.put(live, &mut put)? > 0)
-            }
-        }
+        Ok(())
     }
 
-    /// Puts messages where others with their ids are, or at the end, all in one commit. Returns
-    /// how many were added.
-    pub fn put(&self, live: &Live, put: &mut Put<'_>) -> Result<usize> {
-        until_unchanged("write", &self.path, |attempt| self.try_put(live, put, attempt))
+    /// Puts messages where others with their ids are, or at the end, all in one commit.
+    pub fn put(
+        &self,
+        attempts: &mut Attempts,
+        live: &Live,
+        put: &mut Put<'_>,
+    ) -> Result<Step<Written>> {
+        let outcome = self.try_put(live, put, attempts);
+        attempts.step("write", &self.path, outcome)
+    }
+
+    /// Removes what is to go when the file is next written to: blank lines, stale marks, and messages
+    /// that were appended though they were there before.
+    pub fn tidy(&self, attempts: &mut Attempts, live: &Live) -> Result<Step<Written>> {
+        let mut write = |_: usize, _: &mut dyn Write| Ok(());
+        self.put(attempts, live, &mut Put { ids: &[], durable: false, write: &mut write })
     }
 
     /// Whether the message is in the file. A file that is gone was deleted on purpose: that counts
     /// as yes.
-    pub fn has(&self, id: &str) -> Result<bool> {
-        until_unchanged("read", &self.path, |_| {
-            let mut state = self.state();
-            let Some(locked) = self.open(&mut state, false)? else { return Ok(true) };
+    pub fn has(&self, attempts: &mut Attempts, id: &str) -> Result<Step<bool>> {
+        let mut attempt = || {
+            let Some((mut state, locked)) = self.open(self.state(), attempts, false)? else {
+                return Ok(true);
+            };
             Ok(!self.find(&mut state, &locked.file, id)?.is_empty())
-        })
+        };
+        let outcome = attempt();
+        attempts.step("read", &self.path, outcome)
+    }
+
+    /// How many messages the file has, and how long ago it was changed; nothing when there is no file.
+    pub fn count(&self, attempts: &mut Attempts) -> Result<Step<Option<(usize, Duration)>>> {
+        let mut attempt = || {
+            let Some((state, _locked)) = self.open(self.state(), attempts, false)? else {
+                return Ok(None);
+            };
+            let known = state.known.as_ref().ok_or(Trouble::Changed)?;
+            Ok(Some((known.layout.len(), known.identity.age())))
+        };
+        let outcome = attempt();
+        attempts.step("read", &self.path, outcome)
     }
 
     /// The file's bytes at one moment; empty when there is none.
-    pub fn read(&self) -> Result<Vec<u8>> {
-        until_unchanged("read", &self.path, |_| {
-            let Some(file) = self.open_to_read_all()? else { return Ok(Vec::new()) };
+    pub fn read(&self, attempts: &mut Attempts) -> Result<Step<Vec<u8>>> {
+        let mut attempt = || {
+            let Some(file) = self.open_to_read_all(attempts)? else { return Ok(Vec::new()) };
             let before = Identity::of(&file)?;
             let bytes = read_exactly(&file, 0, before.size)?;
             // It may have been replaced or appended to: what was read was still all of it once.
             let after = Identity::of(&file)?;
             if after.same_content(&before) { Ok(bytes) } else { Err(Trouble::Changed) }
-        })
+        };
+        let outcome = attempt();
+        attempts.step("read", &self.path, outcome)
     }
 
     /// The file, with what was written into replaced versions; as it is where the store may only be
     /// read.
-    fn open_to_read_all(&self) -> Result<Option<Arc<File>>, Trouble> {
-        match self.open(&mut self.state(), false) {
-            Ok(locked) => Ok(locked.map(|locked| Arc::clone(&locked.file))),
+    fn open_to_read_all(&self, attempts: &mut Attempts) -> Result<Option<Arc<File>>, Trouble> {
+        match self.open(self.state(), attempts, false) {
+            Ok(opened) => Ok(opened.map(|(_, locked)| Arc::clone(&locked.file))),
             Err(trouble) if trouble.is_for_writers() => Ok(open_to_read(&self.path)?.map(Arc::new)),
             Err(trouble) => Err(trouble),
         }
     }
 
     /// Makes sure that the file is there.
-    pub fn create(&self) -> Result<()> {
-        until_unchanged("create", &self.path, |_| {
-            let mut state = self.state();
-            self.open(&mut state, true).map(|_| ())
-        })
+    pub fn create(&self, attempts: &mut Attempts) -> Result<Step<()>> {
+        let outcome = self.open(self.state(), attempts, true).map(|_| ());
+        attempts.step("create", &self.path, outcome)
     }
 
     /// Removes the file; says whether there was one.
-    pub fn delete(&self) -> Result<bool> {
-        let mut state = self.state();
-        // Locked, so that another process' commit does not bring it back.
-        let found = match Locked::open(&self.path, false)? {
-            Some(_locked) => match fs::remove_file(&self.path) {
-                Ok(()) => true,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                Err(error) => return Err(Error::store("delete", &self.path, error)),
-            },
-            None => false,
+    pub fn delete(&self, attempts: &mut Attempts) -> Result<Step<bool>> {
+        let attempt = || {
+            let mut state = self.state();
+            // Locked, so that another process' commit does not bring it back.
+            let found = match Locked::open(&self.path, false)? {
+                Some(_locked) => match fs::remove_file(&self.path) {
+                    Ok(()) => true,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                    Err(error) => return Err(self.failed("delete", error)),
+                },
+                None => false,
+            };
+            *state = State::default();
+            self.waiting().clear();
+            Ok(found)
         };
-        *state = State::default();
-        Ok(found)
+        attempts.step("delete", &self.path, attempt())
     }
 
     /// Waits until what was written is on the disk. Nothing to do when the file is gone.
@@ -183,16 +333,100 @@ impl SessionFile {
         atomic::sync_folder(&self.folder).map_err(fail)
     }
 
+    /// Looks whether somebody writes into replaced files, and takes what was written into the current
+    /// one; done when nobody will write into them any more.
+    pub fn look_after_replaced(&self) -> Step<()> {
+        let again = Step::Again(LOOKS.1);
+        // Whoever holds it looks after them.
+        let Ok(mut state) = self.state.try_lock() else { return Step::Again(LOOKS.0) };
+        let settled: Vec<_> = state.replaced.extract_if(.., |file| file.is_settled()).collect();
+        let Some(youngest) = state.replaced.iter().map(Replaced::age).min() else {
+            drop(state);
+            // The last close of a large file takes milliseconds: not under the lock.
+            drop(settled);
+            return Step::Done(());
+        };
+        if state.replaced.iter().any(Replaced::is_changed) {
+            // In the midst of it, it is too early.
+            if let Err(Trouble::Failed(_) | Trouble::System(_)) =
+                self.open(state, &mut Attempts::default(), false)
+            {
+                return again;
+            }
+            return Step::Again(LOOKS.0);
+        }
+        drop(state);
+        drop(settled);
+        Step::Again(youngest.clamp(LOOKS.0, LOOKS.1))
+    }
+
+    /// Whether replaced files are looked after.
+    pub fn has_replaced(&self) -> bool {
+        self.state.try_lock().map_or(true, |state| !state.replaced.is_empty())
+    }
+
+    /// Whether the caller is to look after the replaced files: nobody else does.
+    pub fn begin_looking(&self) -> bool {
+        !self.is_looking.swap(true, Ordering::Relaxed)
+    }
+
+    /// Ends what [`SessionFile::begin_looking`] began, unless there is one to look after after all.
+    pub fn end_looking(&self) -> bool {
+        self.is_looking.store(false, Ordering::Relaxed);
+        self.has_replaced() && self.begin_looking()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // What a panicking thread left is checked against the file like anything else.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens and locks the file and knows its layout. `None` when there is none and `create` is
-    /// false.
-    fn open(&self, state: &mut State, create: bool) -> Result<Option<Locked>, Trouble> {
-        let locked = Locked::open(&self.path, create)?;
-        let Some(mut locked) = locked else {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the file, at rest, and knows its layout. `None` when there is none and `create` is false.
+    fn open<'s>(
+        &'s self,
+        state: MutexGuard<'s, State>,
+        attempts: &mut Attempts,
+        create: bool,
+    ) -> Result<Option<(MutexGuard<'s, State>, Locked)>, Trouble> {
+        let Some((mut state, locked, identity)) = self.lock(state, attempts, create)? else {
+            return Ok(None);
+        };
+        if state.known.as_ref().is_none_or(|known| known.identity != identity) {
+            let file = Arc::clone(&locked.file);
+            let read = if identity.size <= QUICK {
+                Known::read(&file, identity)?
+            } else {
+                // Not under the locks: it takes a while.
+                drop((state, locked));
+                let read = Known::read(&file, identity);
+                state = self.state();
+                read?
+            };
+            state.learn(read);
+            // Again from the start, which is quick now.
+            return match self.lock(state, attempts, create)? {
+                Some((state, locked, now)) if state.knows(&now) => {
+                    self.recover(state, locked, attempts).map(Some)
+                }
+                Some(_) => Err(Trouble::Changed),
+                None => Ok(None),
+            };
+        }
+        self.recover(state, locked, attempts).map(Some)
+    }
+
+    /// Locks the file and returns it with its state, once nobody is in the midst of writing it.
+    fn lock<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        attempts: &mut Attempts,
+        create: bool,
+    ) -> Result<Option<(MutexGuard<'s, State>, Locked, Identity)>, Trouble> {
+        let Some(locked) = Locked::open(&self.path, create)? else {
             // Deleted on purpose, with all that was written into its earlier versions.
             *state = State::default();
             return Ok(None);
@@ -205,46 +439,38 @@ impl SessionFile {
                 state.known = Some(Known { identity, layout: Arc::default() });
             }
         }
-        self.refresh(state, &locked.file)?;
-        self.recover(state, &mut locked)?;
-        Ok(Some(locked))
+        let identity = at_rest(&locked.file, state.identity(), attempts)?;
+        Ok(Some((state, locked, identity)))
     }
 
-    /// Reads the file if it is not the one that is known.
-    fn refresh(&self, state: &mut State, file: &File) -> Result<(), Trouble> {
-        let known = state.known.as_ref();
-        if let Some(known) = known
-            && known.identity == Identity::of(file)?
-        {
-            return Ok(());
-        }
-        let had_lines = known.is_some_and(|known| known.layout.len() > 0);
-        state.known = Some(Known::read(file, had_lines)?);
-        Ok(())
-    }
-
-    /// Takes the history out of replaced files that were written into. `state` knows the current
-    /// file, which is `locked`; both are those of the new version afterwards.
-    fn recover(&self, state: &mut State, locked: &mut Locked) -> Result<(), Trouble> {
-        let mut index = 0;
-        while let Some(replaced) = state.replaced.get(index) {
-            let Some(newer) = replaced.newer()? else {
-                // Not closed here, however old: that frees its blocks, which takes a while.
-                index += 1;
-                continue;
-            };
+    /// Takes the history out of a replaced file that was written into. When that has made a new
+    /// version of the file, the attempt begins anew.
+    fn recover<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        locked: Locked,
+        attempts: &mut Attempts,
+    ) -> Result<(MutexGuard<'s, State>, Locked), Trouble> {
+        for index in 0..state.replaced.len() {
+            let Some(newer) = state.replaced[index].newer(attempts)? else { continue };
             let Some(base) = state.known.clone() else { return Err(Trouble::Changed) };
             let mut draft = self.draft(&locked.file)?;
-            let (next, hashes) = replaced.merge(&newer, &locked.file, &base.layout, &mut draft)?;
-            // Taken out first: publishing adds one, and for that may close the oldest.
+            // Taken out: publishing adds one, and for that may close the oldest.
             let replaced = state.replaced.remove(index);
-            let published = self.publish(state, locked, base, draft, next, &hashes);
-            if published.is_err() {
-                state.replaced.insert(index, replaced);
+            let published = replaced
+                .merge(&newer, &locked.file, &base.layout, &mut draft)
+                .and_then(|(next, hashes)| {
+                    self.publish(&mut state, &locked, base, draft, next, &hashes, attempts)
+                });
+            match published {
+                // It may be written into once more.
+                Ok(()) => Replaced::keep(&mut state.replaced, replaced.taken(&newer)),
+                Err(_) => state.replaced.insert(index, replaced),
             }
             published?;
+            return Err(Trouble::Changed);
         }
-        Ok(())
+        Ok((state, locked))
     }
 
     /// The lines that are the message `id`, each read and parsed once.
@@ -317,71 +543,122 @@ impl SessionFile {
         Ok(stale)
     }
 
-    fn try_append(&self, live: &Live, id: &str, line: &[u8]) -> Result<Append, Trouble> {
-        let mut state = self.state();
-        let Some(locked) = self.open(&mut state, true)? else { return Err(Trouble::Changed) };
-        if !self.find(&mut state, &locked.file, id)?.is_empty() {
-            return Ok(Append::AlreadyThere);
-        }
-        let Some(known) = &mut state.known else { return Err(Trouble::Changed) };
-        let old = known.identity.size;
-        let open_end: &[u8] = if known.layout.open_end { b"\n" } else { b"" };
-        let bytes = [open_end, line, b"\n"].concat();
-        let added = bytes.len() as u64;
-        let crosses = added > PAGE || old / PAGE != (old + added - 1) / PAGE;
-        if crosses
-            || !known.layout.blanks.is_empty()
-            || !self.stale_marks(known, &locked.file, live)?.is_empty()
-        {
+    /// Appends the message, unless one with its id is there.
+    fn append(
+        &self,
+        state: MutexGuard<'_, State>,
+        attempts: &mut Attempts,
+        id: &str,
+        line: &[u8],
+    ) -> Result<Append, Trouble> {
+        let Some((mut state, locked, identity)) = self.lock(state, attempts, true)? else {
+            return Err(Trouble::Changed);
+        };
+        if identity.has_other_names() {
             return Ok(Append::Impossible);
         }
-
-        self.append(&locked.file, old, &bytes)?;
-        let identity = Identity::of(&locked.file)?;
-        let layout = Arc::make_mut(&mut known.layout);
-        layout.push(
-            hash_of(id),
-            old + open_end.len() as u64,
-            line.len() as u64,
-            line.ends_with(MARK),
-        );
-        layout.set_verified(layout.len() - 1);
-        layout.open_end = false;
-        known.identity = identity;
-        if identity.size != old + added {
-            state.known = None;
+        if state.replaced.iter().any(Replaced::is_changed) {
+            // What was written into it comes first.
+            return Err(Trouble::Busy);
         }
-        for replaced in &mut state.replaced {
-            replaced.note_written(&[hash_of(id)]);
+        let file = &locked.file;
+        if !state.knows(&identity) && identity.size <= QUICK {
+            state.learn(Known::read(file, identity)?);
         }
+        let is_known = state.knows(&identity);
+        let is_there = match is_known {
+            true => !self.find(&mut state, file, id)?.is_empty(),
+            false => self.is_in_tail(&state, file, &identity, id)?,
+        };
+        if is_there {
+            return Ok(Append::AlreadyThere);
+        }
+        let is_open = match &state.known {
+            Some(known) if is_known => known.layout.open_end,
+            _ => identity.size > 0 && byte_at(file, identity.size - 1)? != Some(b'\n'),
+        };
+        let start = identity.size + u64::from(is_open);
+        let bytes = [if is_open { b"\n" } else { &b""[..] }, line, b"\n"].concat();
+        let to = self.write_end(&identity, &bytes)?;
+        let new = AppendedLine {
+            hash: hash_of(id),
+            start,
+            len: line.len() as u64,
+            is_marked: line.ends_with(MARK),
+        };
+        state.note_appended(identity, to, new, is_known);
         // Someone may have put another file in its place meanwhile: it goes into that one, too.
-        if locked.is_current(&self.path)? { Ok(Append::Done) } else { Err(Trouble::Changed) }
+        if !locked.is_current(&self.path)? {
+            return Err(Trouble::Changed);
+        }
+        let known = state.known.as_ref().filter(|_| is_known);
+        let tidy = known
+            .is_none_or(|known| !known.layout.blanks.is_empty() || !known.layout.marks.is_empty());
+        let lines = known.map(|known| known.layout.len());
+        let changed_before_ms = identity.modified_ms();
+        Ok(Append::Done { written: Written { added: 1, lines, changed_before_ms }, tidy })
     }
 
-    /// Appends in one piece, or not at all.
-    fn append(&self, mut file: &File, old: u64, bytes: &[u8]) -> Result<(), Trouble> {
+    /// Whether the message is among the last of a file that is not known, or was appended since.
+    fn is_in_tail(
+        &self,
+        state: &State,
+        file: &File,
+        identity: &Identity,
+        id: &str,
+    ) -> Result<bool, Trouble> {
+        let hash = hash_of(id);
+        let appended = state.appended.as_ref().filter(|appended| appended.to == *identity);
+        if appended.is_some_and(|appended| appended.lines.iter().any(|line| line.hash == hash)) {
+            return Ok(true);
+        }
+        let start = identity.size.saturating_sub(TAIL);
+        let tail = read_exactly(file, start, identity.size - start)?;
+        // What comes before the first line end may be the end of a line.
+        let lines = tail.split(|&byte| byte == b'\n').skip(usize::from(start > 0));
+        Ok(lines
+            .filter(|line| hash_line(line) == hash)
+            .any(|line| Facts::read(line).is_some_and(|facts| facts.is(id))))
+    }
+
+    /// Writes at the end of the file, which is in the state `old`, in one piece or not at all. Returns
+    /// its state then.
+    fn write_end(&self, old: &Identity, bytes: &[u8]) -> Result<Identity, Trouble> {
+        let mut file = open_to_append(&self.path, old)?;
         let done = file.write(bytes);
+        let now = Identity::of(&file)?;
         match done {
-            Ok(count) if count == bytes.len() => return Ok(()),
-            // The disk is full: what fitted must not stay.
-            Ok(count) if Identity::of(file)?.size == old + count as u64 => {
-                file.set_len(old)?;
+            Ok(count) if count == bytes.len() && now.size == old.size + count as u64 => {
+                return Ok(now);
             }
+            // Somebody else has written, too: what is there is looked at anew.
+            Ok(count) if count == bytes.len() => return Ok(now),
+            // The disk is full: what fitted must not stay.
+            Ok(count) if now.size == old.size + count as u64 => file.set_len(old.size)?,
             _ => {}
         }
         Err(done.err().unwrap_or_else(|| io::ErrorKind::StorageFull.into()).into())
     }
 
-    fn try_put(&self, live: &Live, put: &mut Put<'_>, attempt: usize) -> Result<usize, Trouble> {
-        let mut state = self.state();
-        let Some(locked) = self.open(&mut state, true)? else { return Err(Trouble::Changed) };
+    fn try_put(
+        &self,
+        live: &Live,
+        put: &mut Put<'_>,
+        attempts: &mut Attempts,
+    ) -> Result<Written, Trouble> {
+        let create = !put.ids.is_empty();
+        let Some((mut state, locked)) = self.open(self.state(), attempts, create)? else {
+            return if create { Err(Trouble::Changed) } else { Ok(Written::default()) };
+        };
         let plan = self.plan(&mut state, &locked.file, live, put)?;
-        if put.only_new && plan.added() == 0 {
-            return Ok(0);
-        }
         let Some(base) = state.known.clone() else { return Err(Trouble::Changed) };
+        let lines = base.layout.len();
+        let changed_before_ms = base.identity.modified_ms();
+        if plan.is_empty() {
+            return Ok(Written { added: 0, lines: Some(lines), changed_before_ms });
+        }
         let old = locked.file.clone();
-        let held = (attempt >= OPTIMISTIC).then_some((state, locked));
+        let held = (attempts.failed() >= OPTIMISTIC).then_some((state, locked));
 
         let hashes: Vec<u64> = put.ids.iter().map(|id| hash_of(id)).collect();
         let mut draft = self.draft(&old)?;
@@ -397,7 +674,8 @@ impl SessionFile {
         };
         draft.finish(put.durable)?;
 
-        let (mut state, mut locked) = match held {
+        let lines = next.len();
+        let (mut state, locked) = match held {
             Some(both) => both,
             None => {
                 let state = self.state();
@@ -407,12 +685,12 @@ impl SessionFile {
                 (state, locked)
             }
         };
-        self.publish(&mut state, &mut locked, base, draft, next, &hashes)?;
+        self.publish(&mut state, &locked, base, draft, next, &hashes, attempts)?;
         drop((locked, state));
         if put.durable {
             atomic::sync_folder(&self.folder).map_err(|error| self.failed("sync", error))?;
         }
-        Ok(plan.added())
+        Ok(Written { added: plan.added(), lines: Some(lines), changed_before_ms })
     }
 
     fn plan(
@@ -431,14 +709,15 @@ impl SessionFile {
             }
             changes.extend(found.into_iter().map(|line| (line, Change::Replace(message))));
         }
-        if put.only_new && appended.is_empty() {
-            changes.clear();
-        }
         let Some(known) = &mut state.known else { return Err(Trouble::Changed) };
         let stale = self.stale_marks(known, file, live)?;
         let replaced: Vec<usize> = changes.iter().map(|(line, _)| *line).collect();
         let unmarked = stale.into_iter().filter(|line| !replaced.contains(line));
         changes.extend(unmarked.map(|line| (line, Change::Unmark)));
+        let doubled = self.appended_twice(state, file)?;
+        changes.retain(|(line, _)| !doubled.contains(line));
+        changes.extend(doubled.into_iter().map(|line| (line, Change::Remove)));
+        let Some(known) = &mut state.known else { return Err(Trouble::Changed) };
         changes.sort_by_key(|(line, _)| *line);
         for blank in &known.layout.blanks {
             let end = blank.end.min(known.identity.size);
@@ -456,6 +735,28 @@ impl SessionFile {
         Ok(Plan::new(&known.layout, known.identity.size, changes, appended))
     }
 
+    /// Lines that were appended when it was not known that their message was there before.
+    fn appended_twice(&self, state: &mut State, file: &File) -> Result<Vec<usize>, Trouble> {
+        let Some(known) = &state.known else { return Err(Trouble::Changed) };
+        let layout = Arc::clone(&known.layout);
+        let mut doubled = Vec::new();
+        for line in layout.unchecked.clone() {
+            let hash = layout.hashes()[line];
+            let earlier = layout.candidates(hash).into_iter().filter(|&other| other < line);
+            let Line { start, len, .. } = layout.line(line);
+            let id = Facts::read(&read_exactly(file, start, len)?).and_then(|facts| facts.id);
+            for other in earlier {
+                let Line { start, len, .. } = layout.line(other);
+                let other = Facts::read(&read_exactly(file, start, len)?);
+                if id.is_some() && other.and_then(|facts| facts.id) == id {
+                    doubled.push(line);
+                    break;
+                }
+            }
+        }
+        Ok(doubled)
+    }
+
     fn draft(&self, like: &File) -> Result<Draft, Trouble> {
         let fail = |error| self.failed("make a new version of", error);
         let draft = Draft::new(&self.folder, self.id.as_str()).map_err(fail)?;
@@ -463,35 +764,109 @@ impl SessionFile {
         Ok(draft)
     }
 
-    /// Puts `draft` in the place of `locked`, if that is still the file of `base`.
+    /// Puts `draft` in the place of `locked`, if that is still the file of `base` and nobody is in the
+    /// midst of writing it.
+    #[expect(clippy::too_many_arguments, reason = "both versions of the file, and all of each")]
     fn publish(
         &self,
         state: &mut State,
-        locked: &mut Locked,
+        locked: &Locked,
         base: Known,
         draft: Draft,
         next: Layout,
         written: &[u64],
+        attempts: &mut Attempts,
     ) -> Result<(), Trouble> {
-        let current = locked.is_current(&self.path)?;
-        if !current || Identity::of(&locked.file)? != base.identity {
-            return Err(Trouble::Changed);
-        }
         let size = draft.written();
-        let file = draft.publish(&self.path).map_err(|error| self.failed("replace", error))?;
-        let new = Identity::of(&file)?;
+        let new = {
+            // Whoever opens the file to write into it waits for this, and then writes into the
+            // version that was replaced, which is looked after.
+            let lease = match Writers::of(&locked.file) {
+                Writers::Nobody(lease) => Some(lease),
+                Writers::Somebody if attempts.unchanged_for(base.identity) < STILL => {
+                    return Err(Trouble::Busy);
+                }
+                Writers::Somebody | Writers::Unknown => None,
+            };
+            let is_same = Identity::of(&locked.file)? == base.identity;
+            if !is_same || !locked.is_current(&self.path)? {
+                return Err(Trouble::Changed);
+            }
+            if lease.is_some_and(|lease| lease.is_awaited()) {
+                return Err(Trouble::Busy);
+            }
+            let file = draft.publish(&self.path).map_err(|error| self.failed("replace", error))?;
+            Identity::of(&file)?
+        };
         let known = Known { identity: new, layout: Arc::new(next) };
         state.known = (new.size == size).then_some(known);
+        state.appended = None;
         for replaced in &mut state.replaced {
             replaced.note_written(written);
         }
         let replaced = Replaced::new(locked.file.clone(), base, written)?;
         Replaced::keep(&mut state.replaced, replaced);
-        *locked = Locked::adopt(file);
         Ok(())
     }
 
     fn failed(&self, action: &'static str, cause: io::Error) -> Trouble {
         Trouble::Failed(Error::store(action, &self.path, cause))
+    }
+}
+
+impl State {
+    /// The state of the file in which this process knows it.
+    fn identity(&self) -> Option<&Identity> {
+        let appended = self.appended.as_ref().map(|appended| &appended.to);
+        self.known.as_ref().map(|known| &known.identity).or(appended)
+    }
+
+    fn knows(&self, identity: &Identity) -> bool {
+        self.known.as_ref().is_some_and(|known| known.identity == *identity)
+    }
+
+    /// Takes in what the file was read as, before or after this process has appended to it.
+    fn learn(&mut self, mut read: Known) {
+        if let Some(appended) = self.appended.take() {
+            let layout = Arc::make_mut(&mut read.layout);
+            if appended.from == read.identity {
+                for line in appended.lines {
+                    layout.push(line.hash, line.start, line.len, line.is_marked);
+                    layout.set_unchecked(line.start);
+                }
+                layout.open_end = false;
+                read.identity = appended.to;
+            } else if appended.to == read.identity {
+                appended.lines.iter().for_each(|line| layout.set_unchecked(line.start));
+            }
+        }
+        self.known = Some(read);
+    }
+
+    /// Notes a line that was appended, which has brought the file from one state to the next.
+    fn note_appended(&mut self, from: Identity, to: Identity, line: AppendedLine, is_known: bool) {
+        let is_all = to.size == line.start + line.len + 1;
+        for replaced in &mut self.replaced {
+            replaced.note_written(&[line.hash]);
+        }
+        match &mut self.known {
+            Some(known) if is_known && is_all => {
+                let layout = Arc::make_mut(&mut known.layout);
+                layout.push(line.hash, line.start, line.len, line.is_marked);
+                layout.set_verified(layout.len() - 1);
+                layout.open_end = false;
+                known.identity = to;
+            }
+            _ => {
+                self.known = None;
+                let goes_on = self.appended.take_if(|appended| appended.to == from);
+                let begun = goes_on.unwrap_or(Appended { from, to, lines: Vec::new() });
+                self.appended = is_all.then_some(begun).map(|mut appended| {
+                    appended.to = to;
+                    appended.lines.push(line);
+                    appended
+                });
+            }
+        }
     }
 }

@@ -14,6 +14,105 @@ use tempfile::TempDir;
 
 const NOW: u64 = 1_771_000_000_000;
 
+/// The store's calls, made until they are done, with the index written.
+trait Blocking {
+    fn add(&self, session: &SessionId, id: &str, line: &[u8], now_ms: u64) -> Result<bool>;
+    fn put_now(
+        &self,
+        session: &SessionId,
+        id: &str,
+        write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+        durable: bool,
+        now_ms: u64,
+    ) -> Result<()>;
+    fn has(&self, session: &SessionId, id: &str) -> Result<bool>;
+    fn read(&self, session: &SessionId) -> Result<Vec<u8>>;
+    fn upsert(
+        &self,
+        session: &SessionId,
+        messages: &[(String, String)],
+        title: Option<&str>,
+        now_ms: u64,
+    ) -> Result<()>;
+    fn list(&self) -> Result<String>;
+    fn create(
+        &self,
+        session: &SessionId,
+        title: &str,
+        path: Option<&str>,
+        now_ms: u64,
+    ) -> Result<String>;
+    fn delete(&self, session: &SessionId) -> Result<bool>;
+    fn write_index_now(&self);
+}
+
+impl Blocking for Store {
+    fn add(&self, session: &SessionId, id: &str, line: &[u8], now_ms: u64) -> Result<bool> {
+        let addition = self.add_message(session, id, line.to_vec(), now_ms)?;
+        until("what waits is added", || !self.session(session).has_waiting());
+        if addition != Addition::AlreadyThere {
+            wait(|attempts| self.session(session).tidy(attempts, &self.live))?;
+        }
+        self.write_index_now();
+        Ok(addition != Addition::AlreadyThere)
+    }
+
+    fn put_now(
+        &self,
+        session: &SessionId,
+        id: &str,
+        write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+        durable: bool,
+        now_ms: u64,
+    ) -> Result<()> {
+        wait(|attempts| self.put_message(attempts, session, id, write, durable, now_ms))?;
+        self.write_index_now();
+        Ok(())
+    }
+
+    fn has(&self, session: &SessionId, id: &str) -> Result<bool> {
+        wait(|attempts| self.still_has(attempts, session, id))
+    }
+
+    fn read(&self, session: &SessionId) -> Result<Vec<u8>> {
+        wait(|attempts| self.read_messages(attempts, session))
+    }
+
+    fn upsert(
+        &self,
+        session: &SessionId,
+        messages: &[(String, String)],
+        title: Option<&str>,
+        now_ms: u64,
+    ) -> Result<()> {
+        wait(|attempts| self.upsert_messages(attempts, session, messages, title, now_ms))?;
+        self.write_index_now();
+        Ok(())
+    }
+
+    fn list(&self) -> Result<String> {
+        wait(|attempts| self.list_sessions(attempts))
+    }
+
+    fn create(
+        &self,
+        session: &SessionId,
+        title: &str,
+        path: Option<&str>,
+        now_ms: u64,
+    ) -> Result<String> {
+        wait(|attempts| self.create_session(attempts, session, title, path, now_ms))
+    }
+
+    fn delete(&self, session: &SessionId) -> Result<bool> {
+        wait(|attempts| self.delete_session(attempts, session))
+    }
+
+    fn write_index_now(&self) {
+        wait(|attempts| Ok(self.write_index(attempts))).unwrap();
+    }
+}
+
 struct Fixture {
     folder: TempDir,
     store: Arc<Store>,
@@ -58,7 +157,7 @@ impl Fixture {
     }
 
     fn add(&self, id: &str) -> bool {
-        self.store.add_message(&self.session, id, message(id, "").as_bytes(), NOW).unwrap()
+        self.store.add(&self.session, id, message(id, "").as_bytes(), NOW).unwrap()
     }
 
     fn put(&self, id: &str, content: &str) {
@@ -67,11 +166,11 @@ impl Fixture {
 
     fn put_line(&self, id: &str, line: &str) {
         let mut write = |out: &mut dyn Write| out.write_all(line.as_bytes());
-        self.store.put_message(&self.session, id, &mut write, false, NOW).unwrap();
+        self.store.put_now(&self.session, id, &mut write, false, NOW).unwrap();
     }
 
     fn has(&self, id: &str) -> bool {
-        self.store.still_has(&self.session, id).unwrap()
+        self.store.has(&self.session, id).unwrap()
     }
 
     fn no_temporary_files(&self) {
@@ -108,8 +207,7 @@ mod session_files {
         let deep = folder.path().join("a/b");
         let store = Store::at(&deep);
         let session = SessionId::new("s").unwrap();
-        assert!(store.add_message(&session, "1", b"{\"id\":\"1\"}", NOW).unwrap());
-        store.sync(&session).unwrap();
+        assert!(store.add(&session, "1", b"{\"id\":\"1\"}", NOW).unwrap());
         assert_eq!(fs::read_to_string(deep.join("s.jsonl")).unwrap(), "{\"id\":\"1\"}\n");
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!(mode(&deep.join("s.jsonl")), 0o600);
@@ -206,7 +304,7 @@ mod session_files {
     fn ids_are_found_wherever_and_however_they_are_written() {
         let fixture =
             Fixture::with("{\"role\":\"user\",\"id\":\"a\\u0022b\"}\n{ \"id\" : \"\u{e9}\" }\n");
-        assert!(!fixture.store.add_message(&fixture.session, "a\"b", b"{}", NOW).unwrap());
+        assert!(!fixture.store.add(&fixture.session, "a\"b", b"{}", NOW).unwrap());
         fixture.put_line("é", "{\"id\":\"é\"}");
         assert_eq!(fixture.text(), "{\"role\":\"user\",\"id\":\"a\\u0022b\"}\n{\"id\":\"é\"}\n");
     }
@@ -229,27 +327,83 @@ mod session_files {
     }
 
     #[test]
-    fn appends_that_cross_a_page_make_a_new_file_and_others_do_not() {
-        let fixture = Fixture::new();
+    fn messages_of_any_length_are_appended_to_the_file() {
+        let fixture = Fixture::with(lines(&["1"]));
         let inode = || fs::metadata(fixture.path()).unwrap().ino();
-        let (mut appended, mut replaced) = (0, 0);
-        let mut expected = String::new();
-        for id in 0..60 {
-            let line = message(&id.to_string(), &"x".repeat(200));
-            let before = fixture.path().exists().then(|| (inode(), expected.len()));
-            fixture
-                .store
-                .add_message(&fixture.session, &id.to_string(), line.as_bytes(), NOW)
-                .unwrap();
-            expected += &(line.clone() + "\n");
-            if let Some((old, size)) = before {
-                let crosses = size / 4096 != (expected.len() - 1) / 4096;
-                assert_eq!(inode() != old, crosses);
-                if crosses { replaced += 1 } else { appended += 1 }
-            }
+        let old = inode();
+        let mut expected = lines(&["1"]);
+        for (id, length) in [("2", 10), ("3", 5_000), ("4", 300_000), ("5", 10)] {
+            let line = message(id, &"x".repeat(length));
+            fixture.store.add(&fixture.session, id, line.as_bytes(), NOW).unwrap();
+            expected += &(line + "\n");
+            assert!(fixture.text() == expected, "{id}");
         }
-        assert_eq!(fixture.text(), expected);
-        assert!(appended > 40 && replaced >= 3, "{appended} {replaced}");
+        assert_eq!(inode(), old);
+    }
+
+    #[test]
+    fn a_file_with_another_name_is_replaced_and_what_the_other_names_stays() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let backup = fixture.folder.path().join("backup");
+        fs::hard_link(fixture.path(), &backup).unwrap();
+        assert!(fixture.add("2"));
+        fixture.put("answer", "");
+        assert!(fixture.add("3"));
+        assert_eq!(fixture.text(), lines(&["1", "2", "answer", "3"]));
+        assert_eq!(fs::read_to_string(backup).unwrap(), lines(&["1"]));
+    }
+
+    /// So long that it is not read before a message is appended.
+    fn long_history() -> String {
+        let first = message("first", &"x".repeat(400_000)) + "\n";
+        first
+            + &(0..200)
+                .map(|n| message(&format!("h{n}"), &"x".repeat(1_000)) + "\n")
+                .collect::<String>()
+    }
+
+    #[test]
+    fn a_message_is_appended_to_a_long_history_before_that_is_read() {
+        let history = long_history();
+        let fixture = Fixture::with(&history);
+        let add = |id: &str| {
+            let line = message(id, "").into_bytes();
+            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
+        };
+        assert_eq!(add("new"), Addition::Done);
+        assert_eq!(fixture.text(), history.clone() + &lines(&["new"]));
+        assert_eq!(add("new"), Addition::AlreadyThere);
+        assert_eq!(add("h199"), Addition::AlreadyThere, "it is near the end");
+        assert_eq!(add("newer"), Addition::Done);
+        fixture.put("answer", "");
+        assert_eq!(fixture.text(), history + &lines(&["new", "newer", "answer"]));
+    }
+
+    #[test]
+    fn a_message_that_was_far_in_front_of_a_long_history_is_there_once_again() {
+        let history = long_history();
+        let fixture = Fixture::with(&history);
+        let again = message("first", "").into_bytes();
+        fixture.store.add_message(&fixture.session, "first", again, NOW).unwrap();
+        until("it is there once", || fixture.text() == history);
+        assert!(!fixture.add("first"));
+    }
+
+    #[test]
+    fn who_adds_a_message_does_not_wait_for_a_lock_and_keeps_the_order() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let held = File::open(fixture.path()).unwrap();
+        held.lock().unwrap();
+        let add = |id: &str| {
+            let line = message(id, "").into_bytes();
+            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
+        };
+        assert_eq!(add("2"), Addition::Later);
+        assert_eq!(add("3"), Addition::Later);
+        held.unlock().unwrap();
+        fixture.put("answer", "");
+        assert_eq!(add("4"), Addition::Done);
+        assert_eq!(fixture.text(), lines(&["1", "2", "3", "answer", "4"]));
     }
 
     #[test]
@@ -267,8 +421,8 @@ mod session_files {
         fs::write(&target, "mine").unwrap();
         symlink(&target, fixture.path()).unwrap();
         let mut write = |out: &mut dyn Write| out.write_all(b"{}");
-        let put = fixture.store.put_message(&fixture.session, "1", &mut write, true, NOW);
-        let add = fixture.store.add_message(&fixture.session, "1", b"{}", NOW).map(drop);
+        let put = fixture.store.put_now(&fixture.session, "1", &mut write, true, NOW);
+        let add = fixture.store.add(&fixture.session, "1", b"{}", NOW).map(drop);
         for error in [put.unwrap_err(), add.unwrap_err()] {
             let path = fixture.path();
             let expected = format!(
@@ -285,10 +439,10 @@ mod session_files {
         let fixture = Fixture::new();
         fs::create_dir(fixture.path()).unwrap();
         for error in [
-            fixture.store.add_message(&fixture.session, "1", b"{}", NOW).unwrap_err(),
-            fixture.store.still_has(&fixture.session, "1").unwrap_err(),
-            fixture.store.read_messages(&fixture.session).unwrap_err(),
-            fixture.store.delete_session(&fixture.session).unwrap_err(),
+            fixture.store.add(&fixture.session, "1", b"{}", NOW).unwrap_err(),
+            fixture.store.has(&fixture.session, "1").unwrap_err(),
+            fixture.store.read(&fixture.session).unwrap_err(),
+            fixture.store.delete(&fixture.session).unwrap_err(),
         ] {
             assert!(error.to_string().contains("s.jsonl: Is a directory"), "{error}");
         }
@@ -301,11 +455,11 @@ mod session_files {
         fs::write(&blocker, "").unwrap();
         let store = Store::at(&blocker.join("store"));
         let session = SessionId::new("s").unwrap();
-        let error = store.add_message(&session, "1", b"{}", NOW).unwrap_err();
+        let error = store.add(&session, "1", b"{}", NOW).unwrap_err();
         assert_eq!(error.code(), "STORE_FAILED");
         assert!(error.to_string().starts_with("failed to open "), "{error}");
         fs::remove_file(&blocker).unwrap();
-        assert!(store.add_message(&session, "1", b"{}", NOW).unwrap());
+        assert!(store.add(&session, "1", b"{}", NOW).unwrap());
     }
 
     #[test]
@@ -315,14 +469,11 @@ mod session_files {
             out.write_all(b"{\"id\"")?;
             Err(io::ErrorKind::StorageFull.into())
         };
-        let error =
-            fixture.store.put_message(&fixture.session, "1", &mut fail, true, NOW).unwrap_err();
+        let error = fixture.store.put_now(&fixture.session, "1", &mut fail, true, NOW).unwrap_err();
         assert_eq!(error.io().unwrap().kind(), io::ErrorKind::StorageFull);
         let mut two_lines = |out: &mut dyn Write| out.write_all(b"{}\n{}");
-        assert!(
-            fixture.store.put_message(&fixture.session, "1", &mut two_lines, true, NOW).is_err()
-        );
-        assert!(fixture.store.add_message(&fixture.session, "2", b"{}\n", NOW).is_err());
+        assert!(fixture.store.put_now(&fixture.session, "1", &mut two_lines, true, NOW).is_err());
+        assert!(fixture.store.add(&fixture.session, "2", b"{}\n", NOW).is_err());
         assert_eq!(fixture.text(), lines(&["1"]));
         fixture.no_temporary_files();
     }
@@ -332,8 +483,8 @@ mod session_files {
         let fixture = Fixture::new();
         let session = SessionId::new(&"é".repeat(100)).unwrap();
         let mut write = |out: &mut dyn Write| out.write_all(b"{\"id\":\"1\"}");
-        fixture.store.put_message(&session, "1", &mut write, true, NOW).unwrap();
-        assert!(fixture.store.still_has(&session, "1").unwrap());
+        fixture.store.put_now(&session, "1", &mut write, true, NOW).unwrap();
+        assert!(fixture.store.has(&session, "1").unwrap());
     }
 
     #[test]
@@ -359,7 +510,7 @@ mod session_files {
             (0..MAX_SESSIONS + 20).map(|id| SessionId::new(&format!("{id}")).unwrap()).collect();
         let used = fixture.store.session(&ids[0]);
         for id in &ids {
-            assert!(fixture.store.still_has(id, "1").unwrap());
+            assert!(fixture.store.has(id, "1").unwrap());
         }
         let sessions = fixture.store.sessions.lock().unwrap();
         assert_eq!(sessions.files.len(), MAX_SESSIONS);
@@ -455,6 +606,68 @@ mod other_writers {
         assert!(fixture.has("theirs") && fixture.has("answer") && fixture.has("1"));
     }
 
+    /// What a route does, taken apart: the file is empty for a while before it is written.
+    #[test]
+    fn a_file_that_is_empty_because_somebody_is_about_to_write_it_is_waited_for() {
+        for known in [false, true] {
+            let fixture = Fixture::with(lines(&["1", "2"]));
+            assert!(!known || fixture.has("1"));
+            let mut file = File::create(fixture.path()).unwrap();
+            let line = message("question", "").into_bytes();
+            let addition = fixture.store.add_message(&fixture.session, "question", line, NOW);
+            assert_eq!(addition.unwrap(), Addition::Later);
+            thread::scope(|scope| {
+                let put = scope.spawn(|| fixture.put("answer", ""));
+                let read = scope.spawn(|| fixture.store.read(&fixture.session).unwrap());
+                // Far longer than anybody would wait who went by the time of the last change.
+                thread::sleep(Duration::from_millis(1_500));
+                assert_eq!(fixture.text(), "", "{known}");
+                file.write_all(lines(&["1", "2", "theirs"]).as_bytes()).unwrap();
+                drop(file);
+                put.join().unwrap();
+                assert!(String::from_utf8(read.join().unwrap()).unwrap().contains("theirs"));
+            });
+            let expected = lines(&["1", "2", "theirs", "question", "answer"]);
+            assert_eq!(fixture.text(), expected, "{known}");
+        }
+    }
+
+    #[test]
+    fn a_shorter_file_that_nobody_is_writing_is_what_somebody_wanted() {
+        let fixture = Fixture::with(lines(&["1", "2", "3"]));
+        fixture.put("answer", "one");
+        fixture.write(lines(&["1", "answer"]));
+        fixture.put("answer", "two");
+        let expected = message("1", "") + "\n" + &message("answer", "two") + "\n";
+        assert_eq!(fixture.text(), expected);
+    }
+
+    #[test]
+    fn a_program_that_keeps_the_file_open_for_writing_holds_nobody_up_for_long() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let _open = OpenOptions::new().append(true).open(fixture.path()).unwrap();
+        fixture.put("answer", "");
+        assert!(fixture.add("2"));
+        assert_eq!(fixture.text(), lines(&["1", "answer", "2"]));
+    }
+
+    #[test]
+    fn what_is_written_into_a_replaced_file_is_taken_over_though_nobody_uses_the_store() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fixture.put("answer", "");
+        let old = File::open(fixture.path()).unwrap();
+        fixture.put("answer", "x");
+        // As somebody does it who had looked the path up before.
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&old));
+        if !Path::new(&path).exists() {
+            return;
+        }
+        fs::write(path, lines(&["1", "answer", "theirs"])).unwrap();
+        let expected =
+            message("1", "") + "\n" + &message("answer", "x") + "\n" + &lines(&["theirs"]);
+        until("both are there", || fixture.text() == expected);
+    }
+
     #[test]
     fn a_writer_that_was_too_slow_writes_into_a_replaced_file_and_is_still_heard() {
         let fixture = Fixture::with(lines(&["1", "2"]));
@@ -494,6 +707,7 @@ mod other_writers {
         fixture.put("answer", "");
         file.set_len(0).unwrap();
         file.write_all(lines(&["2"]).as_bytes()).unwrap();
+        drop(file);
         assert!(fixture.has("answer"));
         assert_eq!(fixture.text(), lines(&["2", "answer"]));
     }
@@ -504,6 +718,7 @@ mod other_writers {
         let file = OpenOptions::new().write(true).open(fixture.path()).unwrap();
         fixture.put("answer", "");
         file.set_len(0).unwrap();
+        drop(file);
         assert!(fixture.has("1"));
         assert_eq!(fixture.text(), lines(&["1", "2", "answer"]));
     }
@@ -518,9 +733,10 @@ mod other_writers {
                 opened.push((file, fixture.text() + &lines(&["theirs"])));
                 fixture.put("answer", &version.to_string());
             }
-            let (file, theirs) = &mut opened[place];
+            let (mut file, theirs) = opened.remove(place);
             file.set_len(0).unwrap();
             file.write_all(theirs.as_bytes()).unwrap();
+            drop(file);
             assert!(fixture.has("theirs"));
             // What others now change in the version that was made of both must not be undone.
             let edited = fixture.text().replace(&message("2", ""), &message("2", "edited"));
@@ -541,7 +757,7 @@ mod other_writers {
             }
             out.write_all(message("answer", "").as_bytes())
         };
-        fixture.store.put_message(&fixture.session, "answer", &mut write, false, NOW).unwrap();
+        fixture.store.put_now(&fixture.session, "answer", &mut write, false, NOW).unwrap();
         assert_eq!(calls, 2);
         assert_eq!(fixture.text(), lines(&["1", "theirs", "answer"]));
         fixture.no_temporary_files();
@@ -558,7 +774,7 @@ mod other_writers {
             }
             out.write_all(message("answer", "").as_bytes())
         };
-        fixture.store.put_message(&fixture.session, "answer", &mut write, true, NOW).unwrap();
+        fixture.store.put_now(&fixture.session, "answer", &mut write, true, NOW).unwrap();
         assert_eq!(fixture.text(), lines(&["1", "question", "answer"]));
     }
 
@@ -571,7 +787,7 @@ mod other_writers {
             fixture.write(lines(&["1", &format!("theirs-{calls}")]));
             out.write_all(message("answer", "").as_bytes())
         };
-        let result = fixture.store.put_message(&fixture.session, "answer", &mut write, false, NOW);
+        let result = fixture.store.put_now(&fixture.session, "answer", &mut write, false, NOW);
         let error = result.unwrap_err().to_string();
         assert!(error.ends_with("s.jsonl: others keep changing it"), "{error}");
         fixture.no_temporary_files();
@@ -591,17 +807,12 @@ mod concurrency {
         for round in 0..EACH {
             let question = format!("{name}-q{round}");
             store
-                .add_message(
-                    &session,
-                    &question,
-                    message(&question, &"q".repeat(300)).as_bytes(),
-                    NOW,
-                )
+                .add(&session, &question, message(&question, &"q".repeat(300)).as_bytes(), NOW)
                 .unwrap();
             let answer = format!("{name}-a{}", round / 4);
             let line = message(&answer, &"a".repeat(round * 50));
             let mut write = |out: &mut dyn Write| out.write_all(line.as_bytes());
-            store.put_message(&session, &answer, &mut write, false, NOW).unwrap();
+            store.put_now(&session, &answer, &mut write, false, NOW).unwrap();
         }
     }
 
@@ -663,7 +874,7 @@ mod concurrency {
     #[test]
     fn two_threads_on_one_session_and_one_index_lose_nothing() {
         let fixture = Fixture::new();
-        fixture.store.create_session(&fixture.session, "", None, NOW).unwrap();
+        fixture.store.create(&fixture.session, "", None, NOW).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| write_many(&fixture.store, "one"));
             write_many(&fixture.store, "two");
@@ -674,7 +885,7 @@ mod concurrency {
     #[test]
     fn three_processes_on_one_session_and_one_index_lose_nothing() {
         let fixture = Fixture::new();
-        fixture.store.create_session(&fixture.session, "", None, NOW).unwrap();
+        fixture.store.create(&fixture.session, "", None, NOW).unwrap();
         let mut children =
             [child(fixture.folder.path(), "one"), child(fixture.folder.path(), "two")];
         write_many(&fixture.store, "three");
@@ -710,7 +921,7 @@ mod concurrency {
     #[test]
     fn a_reader_never_sees_a_torn_file() {
         let fixture = Fixture::with(lines(&["1"]));
-        fixture.store.create_session(&fixture.session, "", None, NOW).unwrap();
+        fixture.store.create(&fixture.session, "", None, NOW).unwrap();
         let done = AtomicBool::new(false);
         let reads = AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -906,22 +1117,22 @@ mod sessions {
         let fixture = Fixture::new();
         let other = SessionId::new("other").unwrap();
         let store = &fixture.store;
-        assert_eq!(store.list_sessions().unwrap(), "[]");
-        assert!(!store.delete_session(&other).unwrap());
-        let first = store.create_session(&fixture.session, "A \"title\"", Some("/a/b"), 5).unwrap();
+        assert_eq!(store.list().unwrap(), "[]");
+        assert!(!store.delete(&other).unwrap());
+        let first = store.create(&fixture.session, "A \"title\"", Some("/a/b"), 5).unwrap();
         let expected = r#"{"id":"s","title":"A \"title\"","createdAt":5,"updatedAt":5,"messageCount":0,"filePath":"/a/b"}"#;
         assert_eq!(first, expected);
         assert_eq!(fixture.text(), "");
-        let second = store.create_session(&other, "B", None, 5).unwrap();
-        assert_eq!(store.list_sessions().unwrap(), format!("[{second},{first}]"));
+        let second = store.create(&other, "B", None, 5).unwrap();
+        assert_eq!(store.list().unwrap(), format!("[{second},{first}]"));
         fixture.add("1");
-        let listed = store.list_sessions().unwrap();
+        let listed = store.list().unwrap();
         assert!(listed.starts_with(r#"[{"id":"s","title":"A \"title\"","createdAt":5,"updatedAt":1771000000000,"messageCount":1"#));
-        assert_eq!(store.create_session(&other, "again", None, 9).unwrap(), second);
-        assert!(store.delete_session(&fixture.session).unwrap());
+        assert_eq!(store.create(&other, "again", None, 9).unwrap(), second);
+        assert!(store.delete(&fixture.session).unwrap());
         assert!(!fixture.path().exists());
-        assert_eq!(store.list_sessions().unwrap(), format!("[{second}]"));
-        assert!(!store.delete_session(&fixture.session).unwrap());
+        assert_eq!(store.list().unwrap(), format!("[{second}]"));
+        assert!(!store.delete(&fixture.session).unwrap());
         assert_eq!(fs::metadata(fixture.index()).unwrap().mode() & 0o777, 0o600);
         fixture.no_temporary_files();
     }
@@ -930,24 +1141,24 @@ mod sessions {
     fn a_broken_index_is_reported_and_never_overwritten() {
         let fixture = Fixture::new();
         fs::write(fixture.index(), "{").unwrap();
-        let error = fixture.store.create_session(&fixture.session, "", None, NOW).unwrap_err();
+        let error = fixture.store.create(&fixture.session, "", None, NOW).unwrap_err();
         let expected =
             format!("failed to update {}: it is no JSON array", fixture.index().display());
         assert_eq!(error.to_string(), expected);
-        assert!(fixture.store.list_sessions().is_err());
+        assert!(fixture.store.list().is_err());
         assert_eq!(fixture.index_text(), "{");
     }
 
     #[test]
     fn messages_are_upserted_in_their_places_in_one_commit() {
         let fixture = Fixture::with(lines(&["1", "2", "3"]));
-        fixture.store.create_session(&fixture.session, "old", None, 5).unwrap();
+        fixture.store.create(&fixture.session, "old", None, 5).unwrap();
         let messages: Vec<(String, String)> = ["4", "2", "5", "4"]
             .iter()
             .enumerate()
             .map(|(index, id)| (id.to_string(), message(id, &index.to_string())))
             .collect();
-        fixture.store.upsert_messages(&fixture.session, &messages, Some("new"), NOW).unwrap();
+        fixture.store.upsert(&fixture.session, &messages, Some("new"), NOW).unwrap();
         let expected = [
             message("1", ""),
             message("2", "1"),
@@ -957,24 +1168,24 @@ mod sessions {
             String::new(),
         ];
         assert_eq!(fixture.text(), expected.join("\n"));
-        let listed = fixture.store.list_sessions().unwrap();
+        let listed = fixture.store.list().unwrap();
         assert_eq!(
             listed,
             format!(
                 r#"[{{"id":"s","title":"new","createdAt":5,"updatedAt":{NOW},"messageCount":2}}]"#
             )
         );
-        let read = fixture.store.read_messages(&fixture.session).unwrap();
+        let read = fixture.store.read(&fixture.session).unwrap();
         assert_eq!(String::from_utf8(read).unwrap(), format!("[{}]", expected[..5].join(",")));
     }
 
     #[test]
     fn unreadable_lines_are_left_out_of_what_is_read_and_stay_on_the_disk() {
         let fixture = Fixture::new();
-        assert_eq!(fixture.store.read_messages(&fixture.session).unwrap(), b"[]");
+        assert_eq!(fixture.store.read(&fixture.session).unwrap(), b"[]");
         let history = b"{\"id\":\"a\xff\"}\r\n\n{\"id\":\nnull\n[]\n {\"x\":1} ";
         fixture.write(history);
-        let read = fixture.store.read_messages(&fixture.session).unwrap();
+        let read = fixture.store.read(&fixture.session).unwrap();
         assert_eq!(String::from_utf8(read).unwrap(), "[{\"id\":\"a\u{fffd}\"},{\"x\":1}]");
         assert_eq!(fs::read(fixture.path()).unwrap(), history);
     }
@@ -1012,7 +1223,7 @@ mod damaged_files {
             if put {
                 fixture.put_line("b", &new);
             } else {
-                fixture.store.add_message(&fixture.session, "b", new.as_bytes(), NOW).unwrap();
+                fixture.store.add(&fixture.session, "b", new.as_bytes(), NOW).unwrap();
             }
             let written = fs::read(fixture.path()).unwrap();
             let is_b = |line: &[u8]| line::Facts::read(line).is_some_and(|facts| facts.is("b"));
@@ -1039,7 +1250,7 @@ mod damaged_files {
             expected.push(Vec::new());
             prop_assert_eq!(written, expected.join(&b'\n'));
             prop_assert!(fixture.has("b"));
-            fixture.store.read_messages(&fixture.session).unwrap();
+            fixture.store.read(&fixture.session).unwrap();
             fixture.no_temporary_files();
         }
     }

@@ -1,0 +1,52 @@
+//! Whether a file is at rest, or somebody is in the midst of writing it.
+//!
+//! A program that rewrites a file has emptied it before it writes: taken for the real one, such a file
+//! would cost the history. Where the system tells who has a file open for writing ([`Writers`]), that
+//! decides. A writer that stays, and writes nothing for a while, is not waited for, unless the file
+//! looks as if it had been left in the middle: emptied, cut, or shorter than it was known to be.
+
+use super::{
+    layout::byte_at,
+    lease::Writers,
+    lock::Identity,
+    retry::{Attempts, Trouble},
+};
+use std::{fs::File, io, time::Duration};
+
+/// So long a file that somebody has open, or that looks cut, must not have changed.
+pub(super) const STILL: Duration = Duration::from_secs(1);
+/// Where it cannot be learnt who has the file open: a change so recent may be followed by more.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// The file's state, once nobody is in the midst of writing it; [`Trouble::Busy`] until then. `known`
+/// is its state before, if that is known. `file` must be open for reading only.
+pub(super) fn at_rest(
+    file: &File,
+    known: Option<&Identity>,
+    attempts: &mut Attempts,
+) -> Result<Identity, Trouble> {
+    let writers = Writers::of(file);
+    let now = Identity::of(file)?;
+    if matches!(writers, Writers::Nobody(_)) || known == Some(&now) {
+        return Ok(now);
+    }
+    let unchanged_for = attempts.unchanged_for(now);
+    let is_still = match writers {
+        Writers::Nobody(_) => true,
+        // It could go on at any time: what looks cut is not believed.
+        Writers::Somebody => {
+            unchanged_for > STILL && now.size > 0 && !looks_cut(file, &now, known)?
+        }
+        Writers::Unknown if looks_cut(file, &now, known)? => {
+            unchanged_for > STILL || !now.modified_within(STILL)
+        }
+        Writers::Unknown => unchanged_for > FRESH || !now.modified_within(FRESH),
+    };
+    if is_still { Ok(now) } else { Err(Trouble::Busy) }
+}
+
+/// Emptied, though it had something; shorter than before; or ending in mid-line.
+fn looks_cut(file: &File, now: &Identity, known: Option<&Identity>) -> io::Result<bool> {
+    let is_shorter = known.is_some_and(|known| known.same_file(now) && now.size < known.size);
+    Ok(is_shorter || (now.size > 0 && byte_at(file, now.size - 1)? != Some(b'\n')))
+}
