@@ -53,6 +53,8 @@ const REST_FACTOR: u32 = 4;
 pub(super) struct IndexFile {
     folder: PathBuf,
     path: PathBuf,
+    /// Changes to be written. Held for a moment only: the JavaScript thread adds to it.
+    pending: Mutex<HashMap<SessionId, Touch>>,
     /// Held while this process edits it.
     editing: Mutex<()>,
     state: Mutex<State>,
@@ -60,8 +62,6 @@ pub(super) struct IndexFile {
 
 #[derive(Default)]
 struct State {
-    /// Changes to be written.
-    pending: HashMap<SessionId, Touch>,
     /// Changes that were written lately.
     written: HashMap<SessionId, Remembered>,
     /// The index as this process has written it last.
@@ -117,24 +117,29 @@ enum Edit<T> {
 impl IndexFile {
     pub fn new(folder: &Path) -> Self {
         let path = folder.join("index.json");
-        Self { folder: folder.to_owned(), path, editing: Mutex::default(), state: Mutex::default() }
+        Self {
+            folder: folder.to_owned(),
+            path,
+            pending: Mutex::default(),
+            editing: Mutex::default(),
+            state: Mutex::default(),
+        }
     }
 
     /// Has the session's entry updated, if it has one, when gathered changes are written.
     pub fn touch(&self, session: &SessionId, touch: Touch) {
-        let mut state = self.state();
-        let pending = state.pending.entry(session.clone()).or_default();
-        let added = pending.added + touch.added;
-        let title = touch.title.filter(|title| !title.is_empty()).or(pending.title.take());
-        let changed_before_ms = pending.changed_before_ms.or(touch.changed_before_ms);
-        let now_ms = pending.now_ms.max(touch.now_ms);
-        *pending = Touch { added, title, changed_before_ms, now_ms, lines: touch.lines };
+        let mut pending = self.pending();
+        let before = pending.remove(session).unwrap_or_default();
+        pending.insert(session.clone(), before.then(touch));
     }
 
     /// Whether there is something to write, or to look after.
     pub fn has_work(&self) -> bool {
+        if !self.pending().is_empty() {
+            return true;
+        }
         let state = self.state();
-        !state.pending.is_empty() || !state.written.is_empty() || !state.replaced.is_empty()
+        !state.written.is_empty() || !state.replaced.is_empty()
     }
 
     /// Writes the gathered changes, and puts back what others have lost of earlier ones. Best effort:
@@ -146,7 +151,7 @@ impl IndexFile {
             Ok(Step::Done(())) => Step::Done(()),
             // The module leaves an index that it cannot update alone and says nothing.
             Err(_) => {
-                self.state().pending.clear();
+                self.pending().clear();
                 Step::Done(())
             }
         }
@@ -162,23 +167,23 @@ impl IndexFile {
         count: &Count<'_>,
     ) -> Step<()> {
         let now = Instant::now();
+        let has_pending = !self.pending().is_empty();
         let (is_due, youngest) = {
             let mut state = self.state();
             state.written.retain(|_, change| change.since.elapsed() < REMEMBERED);
             state.replaced.retain(|replaced| !replaced.is_settled());
             let is_time = state.next.is_none_or(|next| next <= now);
-            let has_pending = !state.pending.is_empty() && is_time;
             let is_overtaken = state.replaced.iter().any(Replaced::is_changed);
             let is_changed = !state.written.is_empty()
                 && Identity::at(&self.path).ok().flatten() != state.last
                 && is_time;
             let ages = state.written.values().map(|change| change.since.elapsed());
             let ages = ages.chain(state.replaced.iter().map(|replaced| replaced.since.elapsed()));
-            let youngest = match state.pending.is_empty() {
-                true => ages.min(),
-                false => Some(state.next.map_or(Duration::ZERO, |next| next - now.min(next))),
+            let youngest = match has_pending {
+                false => ages.min(),
+                true => Some(state.next.map_or(Duration::ZERO, |next| next - now.min(next))),
             };
-            (has_pending || is_overtaken || is_changed, youngest)
+            ((has_pending && is_time) || is_overtaken || is_changed, youngest)
         };
         if is_due {
             return match self.flush(attempts, in_doubt, count) {
@@ -228,11 +233,8 @@ impl IndexFile {
         session: &SessionId,
         count: &Count<'_>,
     ) -> Result<Step<bool>> {
-        {
-            let mut state = self.state();
-            state.pending.remove(session);
-            state.written.remove(session);
-        }
+        self.pending().remove(session);
+        self.state().written.remove(session);
         self.edit(attempts, true, false, count, |document| {
             let Some(document) = document else { return Ok(Edit::Leave(false)) };
             if find(document.root(), session).is_none() {
@@ -285,20 +287,17 @@ impl IndexFile {
             Err(TryLockError::WouldBlock) => return Ok(Step::Again(LOOKS.0)),
         };
         let began = Instant::now();
-        let pending = std::mem::take(&mut self.state().pending);
-        let outcome = self.try_edit(attempts, durable, in_doubt, &pending, count, edit);
+        let gathered = std::mem::take(&mut *self.pending());
+        let outcome = self.try_edit(attempts, durable, in_doubt, &gathered, count, edit);
         if outcome.is_err() {
-            let mut state = self.state();
-            for (session, touch) in pending {
-                // What came meanwhile is newer.
-                if let Some(newer) = state.pending.remove(&session) {
-                    state.pending.insert(session.clone(), touch);
-                    drop(state);
-                    self.touch(&session, newer);
-                    state = self.state();
-                } else {
-                    state.pending.insert(session, touch);
-                }
+            let mut pending = self.pending();
+            for (session, touch) in gathered {
+                let later = pending.remove(&session);
+                let both = match later {
+                    Some(later) => touch.then(later),
+                    None => touch,
+                };
+                pending.insert(session, both);
             }
         } else {
             self.state().next = Some(Instant::now() + began.elapsed() * REST_FACTOR);
@@ -492,8 +491,25 @@ impl IndexFile {
         make().map_err(|cause| Error::store("create", &self.path, cause))
     }
 
+    fn pending(&self) -> MutexGuard<'_, HashMap<SessionId, Touch>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Touch {
+    /// Both changes, one after the other.
+    fn then(self, later: Self) -> Self {
+        Self {
+            added: self.added + later.added,
+            lines: later.lines,
+            changed_before_ms: self.changed_before_ms.or(later.changed_before_ms),
+            title: later.title.filter(|title| !title.is_empty()).or(self.title),
+            now_ms: self.now_ms.max(later.now_ms),
+        }
     }
 }
 

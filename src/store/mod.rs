@@ -240,7 +240,7 @@ impl Store {
         now_ms: u64,
     ) -> Result<Addition> {
         let file = self.session(session);
-        let (added, is_untidy) = file.add_now(id, &line)?;
+        let (added, is_untidy) = file.add_now(&self.live, id, &line)?;
         let addition = match added {
             Added::Done(written) => {
                 self.touch(session, written, None, now_ms);
@@ -612,7 +612,10 @@ impl Store {
 
     /// Has the index written and looked after, unless that is done already.
     fn look_after_index_later(&self) {
-        if !self.index.has_work() || self.is_looking.swap(true, Ordering::Relaxed) {
+        if self.is_looking.load(Ordering::Relaxed)
+            || !self.index.has_work()
+            || self.is_looking.swap(true, Ordering::Relaxed)
+        {
             return;
         }
         self.in_background(|store| async move {

@@ -61,16 +61,18 @@ pub(super) struct SessionFile {
 #[derive(Default)]
 struct State {
     known: Option<Known>,
-    /// Lines that were appended to a file that was not read before.
+    /// Lines that were appended and are not in `known` yet.
     appended: Option<Appended>,
     replaced: Vec<Replaced>,
 }
 
-/// What this process has appended to a file between two of its states, without knowing the rest.
+/// What this process has appended to a file between two of its states.
 struct Appended {
     from: Identity,
     to: Identity,
     lines: Vec<AppendedLine>,
+    /// It was looked whether their messages were there before.
+    is_checked: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -156,7 +158,7 @@ impl SessionFile {
 
     /// Appends a message unless one with its id is there, without waiting for anybody; says whether
     /// something is to be tidied up.
-    pub fn add_now(&self, id: &str, line: &[u8]) -> Result<(Added, bool)> {
+    pub fn add_now(&self, live: &Live, id: &str, line: &[u8]) -> Result<(Added, bool)> {
         self.check_line(line)?;
         if !self.waiting().is_empty() {
             return Ok((Added::Later, false));
@@ -166,7 +168,7 @@ impl SessionFile {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok((Added::Later, false)),
         };
-        match self.append(state, &mut Attempts::default(), id, line) {
+        match self.append(state, &mut Attempts::default(), live, id, line) {
             Ok(Append::Done { written, tidy }) => Ok((Added::Done(written), tidy)),
             Ok(Append::AlreadyThere) => Ok((Added::AlreadyThere, false)),
             Ok(Append::Impossible) | Err(Trouble::Changed | Trouble::Busy | Trouble::Locked) => {
@@ -201,7 +203,7 @@ impl SessionFile {
         else {
             return Ok(Step::Done(None));
         };
-        let mut attempt = || match self.append(self.state(), attempts, &id, &line)? {
+        let mut attempt = || match self.append(self.state(), attempts, live, &id, &line)? {
             Append::Done { written, .. } => Ok(written),
             Append::AlreadyThere => Ok(Written::default()),
             Append::Impossible => {
@@ -395,7 +397,8 @@ impl SessionFile {
         let Some((mut state, locked, identity)) = self.lock(state, attempts, create)? else {
             return Ok(None);
         };
-        if state.known.as_ref().is_none_or(|known| known.identity != identity) {
+        state.fold();
+        if !state.is_at(&identity) {
             let file = Arc::clone(&locked.file);
             let read = if identity.size <= QUICK {
                 Known::read(&file, identity)?
@@ -409,7 +412,8 @@ impl SessionFile {
             state.learn(read);
             // Again from the start, which is quick now.
             return match self.lock(state, attempts, create)? {
-                Some((state, locked, now)) if state.knows(&now) => {
+                Some((mut state, locked, now)) if state.is_at(&now) => {
+                    state.fold();
                     self.recover(state, locked, attempts).map(Some)
                 }
                 Some(_) => Err(Trouble::Changed),
@@ -548,6 +552,7 @@ impl SessionFile {
         &self,
         state: MutexGuard<'_, State>,
         attempts: &mut Attempts,
+        live: &Live,
         id: &str,
         line: &[u8],
     ) -> Result<Append, Trouble> {
@@ -562,21 +567,19 @@ impl SessionFile {
             return Err(Trouble::Busy);
         }
         let file = &locked.file;
-        if !state.knows(&identity) && identity.size <= QUICK {
+        if !state.is_at(&identity) && identity.size <= QUICK {
             state.learn(Known::read(file, identity)?);
         }
-        let is_known = state.knows(&identity);
-        let is_there = match is_known {
-            true => !self.find(&mut state, file, id)?.is_empty(),
-            false => self.is_in_tail(&state, file, &identity, id)?,
-        };
+        let is_known = state.is_at(&identity);
+        let is_there = state.has_appended(&identity, hash_of(id))
+            || match is_known {
+                true => !self.find(&mut state, file, id)?.is_empty(),
+                false => self.is_in_tail(file, &identity, id)?,
+            };
         if is_there {
             return Ok(Append::AlreadyThere);
         }
-        let is_open = match &state.known {
-            Some(known) if is_known => known.layout.open_end,
-            _ => identity.size > 0 && byte_at(file, identity.size - 1)? != Some(b'\n'),
-        };
+        let is_open = identity.size > 0 && byte_at(file, identity.size - 1)? != Some(b'\n');
         let start = identity.size + u64::from(is_open);
         let bytes = [if is_open { b"\n" } else { &b""[..] }, line, b"\n"].concat();
         let to = self.write_end(&identity, &bytes)?;
@@ -591,27 +594,19 @@ impl SessionFile {
         if !locked.is_current(&self.path)? {
             return Err(Trouble::Changed);
         }
-        let known = state.known.as_ref().filter(|_| is_known);
-        let tidy = known
-            .is_none_or(|known| !known.layout.blanks.is_empty() || !known.layout.marks.is_empty());
-        let lines = known.map(|known| known.layout.len());
         let changed_before_ms = identity.modified_ms();
-        Ok(Append::Done { written: Written { added: 1, lines, changed_before_ms }, tidy })
+        let written = Written { added: 1, lines: state.lines(&to), changed_before_ms };
+        let tidy = state.known.as_ref().filter(|_| is_known).is_none_or(|known| {
+            let hashes = known.layout.hashes();
+            let is_stale = |&line: &usize| !live.contains(&self.id, hashes[line]);
+            !known.layout.blanks.is_empty() || known.layout.marks.iter().any(is_stale)
+        });
+        Ok(Append::Done { written, tidy })
     }
 
-    /// Whether the message is among the last of a file that is not known, or was appended since.
-    fn is_in_tail(
-        &self,
-        state: &State,
-        file: &File,
-        identity: &Identity,
-        id: &str,
-    ) -> Result<bool, Trouble> {
+    /// Whether the message is among the last of a file that is not known.
+    fn is_in_tail(&self, file: &File, identity: &Identity, id: &str) -> Result<bool, Trouble> {
         let hash = hash_of(id);
-        let appended = state.appended.as_ref().filter(|appended| appended.to == *identity);
-        if appended.is_some_and(|appended| appended.lines.iter().any(|line| line.hash == hash)) {
-            return Ok(true);
-        }
         let start = identity.size.saturating_sub(TAIL);
         let tail = read_exactly(file, start, identity.size - start)?;
         // What comes before the first line end may be the end of a line.
@@ -815,58 +810,85 @@ impl SessionFile {
 }
 
 impl State {
-    /// The state of the file in which this process knows it.
+    /// The state in which this process has seen the file last.
     fn identity(&self) -> Option<&Identity> {
         let appended = self.appended.as_ref().map(|appended| &appended.to);
-        self.known.as_ref().map(|known| &known.identity).or(appended)
+        appended.or(self.known.as_ref().map(|known| &known.identity))
     }
 
-    fn knows(&self, identity: &Identity) -> bool {
-        self.known.as_ref().is_some_and(|known| known.identity == *identity)
+    /// Whether all lines are known of the file in this state.
+    fn is_at(&self, identity: &Identity) -> bool {
+        self.known.as_ref().is_some_and(|known| match &self.appended {
+            Some(appended) => appended.from == known.identity && appended.to == *identity,
+            None => known.identity == *identity,
+        })
+    }
+
+    /// How many lines the file has in this state, if that is known.
+    fn lines(&self, identity: &Identity) -> Option<usize> {
+        let known = self.known.as_ref().filter(|_| self.is_at(identity))?;
+        let appended = self.appended.as_ref().map_or(0, |appended| appended.lines.len());
+        Some(known.layout.len() + appended)
+    }
+
+    /// Whether the file, in this state, has had this message appended lately.
+    fn has_appended(&self, identity: &Identity, hash: u64) -> bool {
+        let appended = self.appended.as_ref().filter(|appended| appended.to == *identity);
+        appended.is_some_and(|appended| appended.lines.iter().any(|line| line.hash == hash))
     }
 
     /// Takes in what the file was read as, before or after this process has appended to it.
     fn learn(&mut self, mut read: Known) {
-        if let Some(appended) = self.appended.take() {
+        if let Some(appended) = self.appended.take_if(|appended| appended.from != read.identity)
+            && appended.to == read.identity
+            && !appended.is_checked
+        {
             let layout = Arc::make_mut(&mut read.layout);
-            if appended.from == read.identity {
-                for line in appended.lines {
-                    layout.push(line.hash, line.start, line.len, line.is_marked);
-                    layout.set_unchecked(line.start);
-                }
-                layout.open_end = false;
-                read.identity = appended.to;
-            } else if appended.to == read.identity {
-                appended.lines.iter().for_each(|line| layout.set_unchecked(line.start));
-            }
+            appended.lines.iter().for_each(|line| layout.set_unchecked(line.start));
         }
         self.known = Some(read);
+        self.fold();
     }
 
-    /// Notes a line that was appended, which has brought the file from one state to the next.
+    /// Makes what was appended a part of what is known.
+    fn fold(&mut self) {
+        let Some(known) = &mut self.known else { return };
+        let Some(appended) = self.appended.take_if(|appended| appended.from == known.identity)
+        else {
+            return;
+        };
+        let layout = Arc::make_mut(&mut known.layout);
+        for line in appended.lines {
+            layout.push(line.hash, line.start, line.len, line.is_marked);
+            match appended.is_checked {
+                true => layout.set_verified(layout.len() - 1),
+                false => layout.set_unchecked(line.start),
+            }
+        }
+        layout.open_end = false;
+        known.identity = appended.to;
+    }
+
+    /// Notes a line that was appended, which has brought the file from one state to the next. Quick:
+    /// what is known of a long history may be in use elsewhere, and is not copied here.
     fn note_appended(&mut self, from: Identity, to: Identity, line: AppendedLine, is_known: bool) {
-        let is_all = to.size == line.start + line.len + 1;
         for replaced in &mut self.replaced {
             replaced.note_written(&[line.hash]);
         }
-        match &mut self.known {
-            Some(known) if is_known && is_all => {
-                let layout = Arc::make_mut(&mut known.layout);
-                layout.push(line.hash, line.start, line.len, line.is_marked);
-                layout.set_verified(layout.len() - 1);
-                layout.open_end = false;
-                known.identity = to;
-            }
-            _ => {
-                self.known = None;
-                let goes_on = self.appended.take_if(|appended| appended.to == from);
-                let begun = goes_on.unwrap_or(Appended { from, to, lines: Vec::new() });
-                self.appended = is_all.then_some(begun).map(|mut appended| {
-                    appended.to = to;
-                    appended.lines.push(line);
-                    appended
-                });
-            }
+        if to.size != line.start + line.len + 1 {
+            // Somebody else has written, too.
+            *self = Self { replaced: std::mem::take(&mut self.replaced), ..Self::default() };
+            return;
         }
+        let begun = self.appended.take_if(|appended| appended.to == from);
+        let mut appended =
+            begun.unwrap_or(Appended { from, to, lines: Vec::new(), is_checked: is_known });
+        appended.to = to;
+        appended.lines.push(line);
+        appended.is_checked &= is_known;
+        if !is_known {
+            self.known = None;
+        }
+        self.appended = Some(appended);
     }
 }

@@ -173,11 +173,14 @@ impl Fixture {
         self.store.has(&self.session, id).unwrap()
     }
 
+    /// Work in the background may have one for a moment.
     fn no_temporary_files(&self) {
-        for entry in fs::read_dir(self.folder.path()).unwrap() {
-            let name = entry.unwrap().file_name();
-            assert!(!name.to_str().unwrap().ends_with(".tmp"), "{name:?}");
-        }
+        let is_temporary = |entry: io::Result<fs::DirEntry>| {
+            entry.unwrap().file_name().to_str().unwrap().ends_with(".tmp")
+        };
+        until("there is no temporary file", || {
+            !fs::read_dir(self.folder.path()).unwrap().any(is_temporary)
+        });
     }
 }
 
