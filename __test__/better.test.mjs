@@ -608,11 +608,11 @@ describe('a stale _streaming mark', () => {
   const cleared = json({ id: 'old', role: 'assistant', content: 'half', parts: [], timestamp: 'then' });
   const similar = json({ id: 'text', content: '"_streaming":true', data: { _streaming: true } });
 
-  it('is cleared by the next user message', () => {
+  it('is cleared by the next user message', async () => {
     const store = useStore();
     store.write('s', similar + stale);
     runs.persistUserMessage('s', { id: 'u', content: 'x' });
-    expect(store.read('s').startsWith(similar + cleared)).toBe(true);
+    await until(() => store.read('s').startsWith(similar + cleared), 'the mark was cleared');
     expect(store.messages('s')).toHaveLength(3);
   });
 
@@ -638,7 +638,7 @@ describe('a stale _streaming mark', () => {
     await host.exited;
     expect(store.messages('s')).toMatchObject([{ content: 'half', _streaming: true }]);
     runs.persistUserMessage('s', { id: 'u', content: 'and now?' });
-    expect(store.read('s')).not.toContain('_streaming');
+    await until(() => !store.read('s').includes('_streaming'), 'the mark was cleared');
     expect(store.messages('s')).toMatchObject([{ content: 'half' }, { id: 'u' }]);
   });
 

@@ -88,12 +88,16 @@ pub(super) struct Touch {
 /// A change that was written.
 struct Remembered {
     since: Instant,
-    updated_ms: u64,
+    /// `updatedAt`, before and after.
+    updated: (Option<f64>, u64),
+    /// What was added to the count with that change, and in all that are remembered.
+    added: usize,
+    added_in_all: usize,
     /// The title that it has got, and the one before.
     title: Option<(String, Option<String>)>,
     /// Of an entry that this process has made: title, time and path.
     made: Option<(String, u64, Option<String>)>,
-    /// Its count was seen to be that of its messages.
+    /// Its count was that of its messages.
     counts_messages: bool,
 }
 
@@ -220,7 +224,7 @@ impl IndexFile {
         })?;
         if let Step::Done(_) = &step {
             let mut state = self.state();
-            let change = Remembered { made: Some(made), ..Remembered::new(now_ms) };
+            let change = Remembered { made: Some(made), ..Remembered::new(None, now_ms) };
             state.remember(session, change);
         }
         Ok(step)
@@ -431,47 +435,45 @@ impl IndexFile {
         let mut state = self.state();
         let is_others = state.last != Some(*identity);
         let mut is_changed = false;
+        if is_others {
+            let sessions: Vec<SessionId> = state.written.keys().cloned().collect();
+            for session in &sessions {
+                is_changed |= state.make_again(document, session, &self.folder);
+                is_changed |= state.put_back(document, session, identity, count);
+            }
+        }
         for (session, touch) in pending {
-            let made_again = state.make_again(document, session, is_others, &self.folder);
             let Some(entry) = find(document.root(), session) else { continue };
             is_changed = true;
-            let before = document.get(entry).get("messageCount").and_then(Value::as_f64);
-            let counted = before.unwrap_or(0.0) + touch.added as f64;
-            let known = state.written.get(session);
-            let counts_messages = touch.lines.is_some_and(|lines| counted == lines as f64)
-                || known.is_some_and(|known| known.counts_messages);
+            let number = |key| document.get(entry).get(key).and_then(Value::as_f64);
+            let updated = number("updatedAt");
+            let counted = number("messageCount").unwrap_or(0.0) + touch.added as f64;
+            let lines = touch.lines.map(|lines| lines as f64);
             // The last process may have been killed between a message and its count.
-            let is_doubtful = in_doubt && known.is_none() && {
-                let updated = document.get(entry).get("updatedAt").and_then(Value::as_f64);
-                let missed = touch.changed_before_ms.zip(updated);
-                missed.is_some_and(|(changed, updated)| changed as f64 > updated)
-                    && touch.lines.is_some_and(|lines| counted < lines as f64)
-            };
-            document.set(entry, "updatedAt", touch.now_ms as f64);
-            if touch.added > 0 || is_doubtful {
-                let right = touch.lines.filter(|_| counts_messages || is_doubtful);
-                let new = right.map_or(counted, |lines| lines as f64);
-                document.set(entry, "messageCount", new);
-            }
+            let missed = touch.changed_before_ms.zip(updated);
+            let is_doubtful = in_doubt
+                && !state.written.contains_key(session)
+                && missed.is_some_and(|(changed, updated)| changed as f64 > updated)
+                && lines.is_some_and(|lines| counted < lines);
+            let new = lines.filter(|_| is_doubtful).unwrap_or(counted);
             let title = touch.title.as_ref().map(|title| {
                 let old = document.get(entry).get("title").and_then(Value::as_str);
                 (title.clone(), old.map(|old| old.as_str().to_owned()))
             });
+            document.set(entry, "updatedAt", touch.now_ms as f64);
+            if touch.added > 0 || is_doubtful {
+                document.set(entry, "messageCount", new);
+            }
             if let Some((title, _)) = &title {
                 document.set(entry, "title", title.as_str());
             }
-            let made = made_again.then(|| state.written.remove(session)?.made).flatten();
-            let counts_messages = counts_messages || is_doubtful;
-            let change =
-                Remembered { title, made, counts_messages, ..Remembered::new(touch.now_ms) };
+            let change = Remembered {
+                title,
+                added: touch.added,
+                counts_messages: lines == Some(new),
+                ..Remembered::new(updated, touch.now_ms)
+            };
             state.remember(session, change);
-        }
-        if is_others {
-            let sessions: Vec<SessionId> = state.written.keys().cloned().collect();
-            for session in sessions.iter().filter(|session| !pending.contains_key(*session)) {
-                is_changed |= state.make_again(document, session, true, &self.folder);
-                is_changed |= state.put_back(document, session, identity, count);
-            }
         }
         is_changed
     }
@@ -514,32 +516,29 @@ impl Touch {
 }
 
 impl State {
-    fn remember(&mut self, session: &SessionId, change: Remembered) {
-        let before = self.written.remove(session);
-        if before.is_none() && self.written.len() >= MOST_REMEMBERED {
-            let oldest = self.written.iter().min_by_key(|(_, change)| change.since);
-            if let Some(oldest) = oldest.map(|(session, _)| session.clone()) {
-                self.written.remove(&oldest);
+    fn remember(&mut self, session: &SessionId, mut change: Remembered) {
+        if let Some(before) = self.written.remove(session) {
+            change.made = change.made.or(before.made);
+            change.added_in_all = before.added_in_all + change.added;
+            change.counts_messages |= before.counts_messages;
+        } else {
+            change.added_in_all = change.added;
+            if self.written.len() >= MOST_REMEMBERED {
+                let oldest = self.written.iter().min_by_key(|(_, change)| change.since);
+                if let Some(oldest) = oldest.map(|(session, _)| session.clone()) {
+                    self.written.remove(&oldest);
+                }
             }
         }
-        let made = change.made.or(before.and_then(|before| before.made));
-        self.written.insert(session.clone(), Remembered { made, ..change });
+        self.written.insert(session.clone(), change);
     }
 
-    /// Puts an entry that this process has made back, if others have lost it.
-    fn make_again(
-        &self,
-        document: &mut Document,
-        session: &SessionId,
-        is_others: bool,
-        folder: &Path,
-    ) -> bool {
+    /// Puts an entry that this process has made back, if others have lost it; says whether they have.
+    fn make_again(&self, document: &mut Document, session: &SessionId, folder: &Path) -> bool {
         let Some(made) = self.written.get(session).and_then(|change| change.made.as_ref()) else {
             return false;
         };
-        let is_lost = is_others
-            && document.root().is_array()
-            && find(document.root(), session).is_none()
+        let is_lost = find(document.root(), session).is_none()
             && folder.join(format!("{session}.jsonl")).exists();
         if is_lost {
             put_first(document, session, made);
@@ -547,7 +546,8 @@ impl State {
         is_lost
     }
 
-    /// Makes a change again that others have lost; says whether anything was missing.
+    /// Makes a change again that others have lost, who had read the index before it; says whether
+    /// anything was missing.
     fn put_back(
         &mut self,
         document: &mut Document,
@@ -558,13 +558,6 @@ impl State {
         let Some(change) = self.written.get_mut(session) else { return false };
         let Some(entry) = find(document.root(), session) else { return false };
         let mut is_changed = false;
-        let number = |document: &Document, key| {
-            document.get(entry).get(key).and_then(Value::as_f64).unwrap_or(0.0)
-        };
-        if number(document, "updatedAt") < change.updated_ms as f64 {
-            document.set(entry, "updatedAt", change.updated_ms as f64);
-            is_changed = true;
-        }
         let title = document.get(entry).get("title").and_then(Value::as_str);
         let title = title.map(|title| title.as_str().to_owned());
         if let Some((new, old)) = &change.title
@@ -574,11 +567,33 @@ impl State {
             document.set(entry, "title", new.as_str());
             is_changed = true;
         }
-        if let Some((messages, age)) = count(session) {
-            let counted = number(document, "messageCount");
-            if counted == messages as f64 {
-                change.counts_messages = true;
-            } else if change.counts_messages && age.min(index.age()) > UNSETTLED {
+        let number = |key| document.get(entry).get(key).and_then(Value::as_f64);
+        let (before, after) = change.updated;
+        let updated = number("updatedAt");
+        let counted = number("messageCount").unwrap_or(0.0);
+        if updated == Some(after as f64) {
+            return is_changed;
+        }
+        if updated == before {
+            // As it was before the change: that is lost, and nothing else is different.
+            document.set(entry, "updatedAt", after as f64);
+            if change.added > 0 {
+                document.set(entry, "messageCount", counted + change.added as f64);
+            }
+            return true;
+        }
+        // They have changed the entry themselves, with ours or without it.
+        if updated.is_some_and(|updated| updated < after as f64) {
+            document.set(entry, "updatedAt", after as f64);
+            is_changed = true;
+        }
+        if change.counts_messages
+            && change.added_in_all > 0
+            && let Some((messages, age)) = count(session)
+            && age.min(index.age()) > UNSETTLED
+        {
+            let missing = messages as f64 - counted;
+            if missing > 0.0 && missing <= change.added_in_all as f64 {
                 document.set(entry, "messageCount", messages as f64);
                 is_changed = true;
             }
@@ -588,9 +603,16 @@ impl State {
 }
 
 impl Remembered {
-    fn new(updated_ms: u64) -> Self {
-        let since = Instant::now();
-        Self { since, updated_ms, title: None, made: None, counts_messages: false }
+    fn new(updated_before: Option<f64>, updated_ms: u64) -> Self {
+        Self {
+            since: Instant::now(),
+            updated: (updated_before, updated_ms),
+            added: 0,
+            added_in_all: 0,
+            title: None,
+            made: None,
+            counts_messages: false,
+        }
     }
 }
 

@@ -43,7 +43,8 @@ pub(super) fn merge(
     Document::parse(&format!("[{}]", texts.join(","))).ok()
 }
 
-/// Their fields, but ours where they have left it as it was.
+/// Their fields, but ours where they have left it as it was. What both have added to the count of
+/// messages is added up, and of two times the later one counts.
 fn merge_fields(base: Option<Value<'_>>, theirs: Value<'_>, ours: Value<'_>) -> String {
     let text = |entry: Option<Value<'_>>, key: &str| {
         let found = entry?.members().find(|(name, _)| name.as_str() == key)?;
@@ -54,7 +55,15 @@ fn merge_fields(base: Option<Value<'_>>, theirs: Value<'_>, ours: Value<'_>) -> 
         let key = name.as_str();
         let value = value.stringify();
         let is_theirs = text(base, key).as_ref() != Some(&value);
-        let value = if is_theirs { value } else { text(Some(ours), key).unwrap_or(value) };
+        let number = |entry: Option<Value<'_>>| entry?.get(key)?.as_f64();
+        let value = match (number(base), number(Some(theirs)), number(Some(ours))) {
+            (Some(base), Some(theirs), Some(ours)) if key == "messageCount" => {
+                (theirs + ours - base).to_string()
+            }
+            (_, Some(theirs), Some(ours)) if key == "updatedAt" => theirs.max(ours).to_string(),
+            _ if is_theirs => value,
+            _ => text(Some(ours), key).unwrap_or(value),
+        };
         fields.push(format!("\"{key}\":{value}"));
     }
     for (name, value) in ours.members() {
@@ -111,6 +120,15 @@ mod tests {
         let theirs = r#"[{"id":"a","title":"theirs","n":1,"own":[1]}]"#;
         let ours = r#"[{"id":"a","title":"ours","n":2,"gone":0,"new":{}}]"#;
         let both = r#"[{"id":"a","title":"theirs","n":2,"own":[1],"new":{}}]"#;
+        assert_eq!(merged(base, theirs, ours, &[]), both);
+    }
+
+    #[test]
+    fn counts_are_added_up_and_the_later_time_counts() {
+        let base = r#"[{"id":"a","messageCount":5,"updatedAt":10}]"#;
+        let theirs = r#"[{"id":"a","messageCount":7,"updatedAt":20}]"#;
+        let ours = r#"[{"id":"a","messageCount":6,"updatedAt":15}]"#;
+        let both = r#"[{"id":"a","messageCount":8,"updatedAt":20}]"#;
         assert_eq!(merged(base, theirs, ours, &[]), both);
     }
 
