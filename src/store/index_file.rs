@@ -66,7 +66,11 @@ struct State {
     written: HashMap<SessionId, Remembered>,
     /// The index as this process has written it last.
     last: Option<Identity>,
+    /// The index as others have written it, when nothing was missing in it.
+    seen: Option<Identity>,
     replaced: Vec<Replaced>,
+    /// An entry's count was seen to be that of its session's messages: here counts mean that.
+    counts_messages: bool,
     /// When gathered changes may be written, and how long writing took last.
     next: Option<Instant>,
 }
@@ -76,8 +80,6 @@ struct State {
 pub(super) struct Touch {
     /// Messages added to the session's file.
     pub added: usize,
-    /// Messages that it has now, if that is known.
-    pub lines: Option<usize>,
     /// When it had been changed last before, in milliseconds since 1970.
     pub changed_before_ms: Option<u64>,
     /// A new title; an empty one counts as none, as in the module.
@@ -88,17 +90,17 @@ pub(super) struct Touch {
 /// A change that was written.
 struct Remembered {
     since: Instant,
-    /// `updatedAt`, before and after.
+    /// `updatedAt`, before and after: who has written the entry with another has not read this one.
     updated: (Option<f64>, u64),
     /// What was added to the count with that change, and in all that are remembered.
     added: usize,
     added_in_all: usize,
+    /// By how much the count was set to that of the messages.
+    counted: usize,
     /// The title that it has got, and the one before.
     title: Option<(String, Option<String>)>,
     /// Of an entry that this process has made: title, time and path.
     made: Option<(String, u64, Option<String>)>,
-    /// Its count was that of its messages.
-    counts_messages: bool,
 }
 
 /// A replaced index, kept open while somebody may write into it.
@@ -178,9 +180,10 @@ impl IndexFile {
             state.replaced.retain(|replaced| !replaced.is_settled());
             let is_time = state.next.is_none_or(|next| next <= now);
             let is_overtaken = state.replaced.iter().any(Replaced::is_changed);
-            let is_changed = !state.written.is_empty()
-                && Identity::at(&self.path).ok().flatten() != state.last
-                && is_time;
+            let is_changed = !state.written.is_empty() && is_time && {
+                let now = Identity::at(&self.path).ok().flatten();
+                now != state.last && now != state.seen
+            };
             let ages = state.written.values().map(|change| change.since.elapsed());
             let ages = ages.chain(state.replaced.iter().map(|replaced| replaced.since.elapsed()));
             let youngest = match has_pending {
@@ -291,8 +294,8 @@ impl IndexFile {
             Err(TryLockError::WouldBlock) => return Ok(Step::Again(LOOKS.0)),
         };
         let began = Instant::now();
-        let gathered = std::mem::take(&mut *self.pending());
-        let outcome = self.try_edit(attempts, durable, in_doubt, &gathered, count, edit);
+        let mut gathered = std::mem::take(&mut *self.pending());
+        let outcome = self.try_edit(attempts, durable, in_doubt, &mut gathered, count, edit);
         if outcome.is_err() {
             let mut pending = self.pending();
             for (session, touch) in gathered {
@@ -314,7 +317,7 @@ impl IndexFile {
         attempts: &mut Attempts,
         durable: bool,
         in_doubt: bool,
-        pending: &HashMap<SessionId, Touch>,
+        pending: &mut HashMap<SessionId, Touch>,
         count: &Count<'_>,
         mut edit: impl FnMut(Option<&mut Document>) -> io::Result<Edit<T>>,
     ) -> Result<T, Trouble> {
@@ -326,8 +329,11 @@ impl IndexFile {
         };
         let (identity, mut read_now) = read(&locked.file, attempts)?;
         let mut is_changed = self.take_over(&mut read_now, attempts)?;
+        let mut changes = Vec::new();
         if let Some(document) = &mut read_now {
-            is_changed |= self.apply(document, pending, in_doubt, &identity, count);
+            is_changed |= self.put_back(document, &identity, count);
+            changes = self.apply(document, pending, in_doubt, count);
+            is_changed |= !changes.is_empty();
         }
         let done = match edit(read_now.as_mut())? {
             Edit::Leave(done) if !is_changed => return Ok(done),
@@ -348,6 +354,13 @@ impl IndexFile {
         };
         self.publish(&locked, identity, draft, attempts)?;
         drop(locked);
+        // Written, whatever comes now.
+        pending.clear();
+        let mut state = self.state();
+        for (session, change) in changes {
+            state.remember(&session, change);
+        }
+        drop(state);
         if durable {
             atomic::sync_folder(&self.folder)?;
         }
@@ -423,59 +436,69 @@ impl IndexFile {
         Ok(is_changed)
     }
 
-    /// Makes the gathered changes, and those again that are missing; says whether anything changed.
+    /// Makes changes again that others have lost; says whether something was missing.
+    fn put_back(&self, document: &mut Document, identity: &Identity, count: &Count<'_>) -> bool {
+        let mut state = self.state();
+        if state.last == Some(*identity) {
+            return false;
+        }
+        let (mut is_changed, mut is_settled) = (false, true);
+        let State { written, counts_messages, .. } = &mut *state;
+        // Only where that is what counts mean.
+        let count: &Count<'_> = if *counts_messages { count } else { &|_| None };
+        for (session, change) in written {
+            is_changed |= change.make_again(document, session, &self.folder);
+            match change.put_back(document, session, identity, count) {
+                Missing::Nothing => {}
+                Missing::Something => is_changed = true,
+                Missing::Perhaps => is_settled = false,
+            }
+        }
+        state.seen = (is_settled && !is_changed).then_some(*identity);
+        is_changed
+    }
+
+    /// Makes the gathered changes; returns what is to be remembered of them.
     fn apply(
         &self,
         document: &mut Document,
         pending: &HashMap<SessionId, Touch>,
         in_doubt: bool,
-        identity: &Identity,
         count: &Count<'_>,
-    ) -> bool {
-        let mut state = self.state();
-        let is_others = state.last != Some(*identity);
-        let mut is_changed = false;
-        if is_others {
-            let sessions: Vec<SessionId> = state.written.keys().cloned().collect();
-            for session in &sessions {
-                is_changed |= state.make_again(document, session, &self.folder);
-                is_changed |= state.put_back(document, session, identity, count);
-            }
-        }
+    ) -> Vec<(SessionId, Remembered)> {
+        let mut changes = Vec::new();
         for (session, touch) in pending {
             let Some(entry) = find(document.root(), session) else { continue };
-            is_changed = true;
             let number = |key| document.get(entry).get(key).and_then(Value::as_f64);
             let updated = number("updatedAt");
             let counted = number("messageCount").unwrap_or(0.0) + touch.added as f64;
-            let lines = touch.lines.map(|lines| lines as f64);
+            let lines = count(session).map(|(lines, _)| lines as f64);
             // The last process may have been killed between a message and its count.
             let missed = touch.changed_before_ms.zip(updated);
             let is_doubtful = in_doubt
-                && !state.written.contains_key(session)
+                && !self.state().written.contains_key(session)
                 && missed.is_some_and(|(changed, updated)| changed as f64 > updated)
                 && lines.is_some_and(|lines| counted < lines);
             let new = lines.filter(|_| is_doubtful).unwrap_or(counted);
+            if lines.is_some_and(|lines| lines > 0.0 && lines == new) {
+                self.state().counts_messages = true;
+            }
             let title = touch.title.as_ref().map(|title| {
                 let old = document.get(entry).get("title").and_then(Value::as_str);
                 (title.clone(), old.map(|old| old.as_str().to_owned()))
             });
-            document.set(entry, "updatedAt", touch.now_ms as f64);
+            let now = updated.map_or(touch.now_ms, |updated| touch.now_ms.max(updated as u64));
+            document.set(entry, "updatedAt", now as f64);
             if touch.added > 0 || is_doubtful {
                 document.set(entry, "messageCount", new);
             }
             if let Some((title, _)) = &title {
                 document.set(entry, "title", title.as_str());
             }
-            let change = Remembered {
-                title,
-                added: touch.added,
-                counts_messages: lines == Some(new),
-                ..Remembered::new(updated, touch.now_ms)
-            };
-            state.remember(session, change);
+            let change = Remembered { title, added: touch.added, ..Remembered::new(updated, now) };
+            changes.push((session.clone(), change));
         }
-        is_changed
+        changes
     }
 
     /// Makes an index without entries, complete from its first moment, if there is none.
@@ -507,7 +530,6 @@ impl Touch {
     fn then(self, later: Self) -> Self {
         Self {
             added: self.added + later.added,
-            lines: later.lines,
             changed_before_ms: self.changed_before_ms.or(later.changed_before_ms),
             title: later.title.filter(|title| !title.is_empty()).or(self.title),
             now_ms: self.now_ms.max(later.now_ms),
@@ -520,7 +542,7 @@ impl State {
         if let Some(before) = self.written.remove(session) {
             change.made = change.made.or(before.made);
             change.added_in_all = before.added_in_all + change.added;
-            change.counts_messages |= before.counts_messages;
+            change.counted = before.counted;
         } else {
             change.added_in_all = change.added;
             if self.written.len() >= MOST_REMEMBERED {
@@ -532,74 +554,6 @@ impl State {
         }
         self.written.insert(session.clone(), change);
     }
-
-    /// Puts an entry that this process has made back, if others have lost it; says whether they have.
-    fn make_again(&self, document: &mut Document, session: &SessionId, folder: &Path) -> bool {
-        let Some(made) = self.written.get(session).and_then(|change| change.made.as_ref()) else {
-            return false;
-        };
-        let is_lost = find(document.root(), session).is_none()
-            && folder.join(format!("{session}.jsonl")).exists();
-        if is_lost {
-            put_first(document, session, made);
-        }
-        is_lost
-    }
-
-    /// Makes a change again that others have lost, who had read the index before it; says whether
-    /// anything was missing.
-    fn put_back(
-        &mut self,
-        document: &mut Document,
-        session: &SessionId,
-        index: &Identity,
-        count: &Count<'_>,
-    ) -> bool {
-        let Some(change) = self.written.get_mut(session) else { return false };
-        let Some(entry) = find(document.root(), session) else { return false };
-        let mut is_changed = false;
-        let title = document.get(entry).get("title").and_then(Value::as_str);
-        let title = title.map(|title| title.as_str().to_owned());
-        if let Some((new, old)) = &change.title
-            && title == *old
-            && title.as_deref() != Some(JsonStr::escape(new).as_str())
-        {
-            document.set(entry, "title", new.as_str());
-            is_changed = true;
-        }
-        let number = |key| document.get(entry).get(key).and_then(Value::as_f64);
-        let (before, after) = change.updated;
-        let updated = number("updatedAt");
-        let counted = number("messageCount").unwrap_or(0.0);
-        if updated == Some(after as f64) {
-            return is_changed;
-        }
-        if updated == before {
-            // As it was before the change: that is lost, and nothing else is different.
-            document.set(entry, "updatedAt", after as f64);
-            if change.added > 0 {
-                document.set(entry, "messageCount", counted + change.added as f64);
-            }
-            return true;
-        }
-        // They have changed the entry themselves, with ours or without it.
-        if updated.is_some_and(|updated| updated < after as f64) {
-            document.set(entry, "updatedAt", after as f64);
-            is_changed = true;
-        }
-        if change.counts_messages
-            && change.added_in_all > 0
-            && let Some((messages, age)) = count(session)
-            && age.min(index.age()) > UNSETTLED
-        {
-            let missing = messages as f64 - counted;
-            if missing > 0.0 && missing <= change.added_in_all as f64 {
-                document.set(entry, "messageCount", messages as f64);
-                is_changed = true;
-            }
-        }
-        is_changed
-    }
 }
 
 impl Remembered {
@@ -609,11 +563,89 @@ impl Remembered {
             updated: (updated_before, updated_ms),
             added: 0,
             added_in_all: 0,
+            counted: 0,
             title: None,
             made: None,
-            counts_messages: false,
         }
     }
+
+    /// Puts an entry that this process has made back, if others have lost it; says whether they have.
+    fn make_again(&self, document: &mut Document, session: &SessionId, folder: &Path) -> bool {
+        let Some(made) = &self.made else { return false };
+        let is_lost = find(document.root(), session).is_none()
+            && folder.join(format!("{session}.jsonl")).exists();
+        if is_lost {
+            put_first(document, session, made);
+        }
+        is_lost
+    }
+
+    /// Makes the change again if others have lost it, who had read the index before it; says what was
+    /// missing.
+    fn put_back(
+        &mut self,
+        document: &mut Document,
+        session: &SessionId,
+        index: &Identity,
+        count: &Count<'_>,
+    ) -> Missing {
+        let Some(entry) = find(document.root(), session) else { return Missing::Nothing };
+        let mut missing = Missing::Nothing;
+        let title = document.get(entry).get("title").and_then(Value::as_str);
+        let title = title.map(|title| title.as_str().to_owned());
+        if let Some((new, old)) = &self.title
+            && title == *old
+            && title.as_deref() != Some(JsonStr::escape(new).as_str())
+        {
+            document.set(entry, "title", new.as_str());
+            missing = Missing::Something;
+        }
+        let number = |key| document.get(entry).get(key).and_then(Value::as_f64);
+        let (before, after) = self.updated;
+        let updated = number("updatedAt");
+        let counted = number("messageCount").unwrap_or(0.0);
+        if updated == Some(after as f64) {
+            return missing;
+        }
+        if updated == before {
+            // As it was before the change: that is lost, and nothing else is different.
+            document.set(entry, "updatedAt", after as f64);
+            if self.added > 0 {
+                document.set(entry, "messageCount", counted + self.added as f64);
+            }
+            return Missing::Something;
+        }
+        // They have changed the entry themselves, with ours or without it.
+        if updated.is_some_and(|updated| updated < after as f64) {
+            document.set(entry, "updatedAt", after as f64);
+            missing = Missing::Something;
+        }
+        if let Some((messages, age)) = count(session) {
+            let lacking = messages as f64 - counted;
+            let is_lost = lacking > 0.0 && lacking <= self.added_in_all as f64;
+            // They may have counted what was counted here already.
+            let is_doubled = lacking < 0.0 && -lacking <= self.counted as f64;
+            if is_lost || is_doubled {
+                // They write the file first and the index then.
+                if age.min(index.age()) < UNSETTLED {
+                    return Missing::Perhaps;
+                }
+                document.set(entry, "messageCount", messages as f64);
+                self.counted += lacking.abs() as usize;
+                return Missing::Something;
+            }
+        }
+        missing
+    }
+}
+
+/// What others have lost of a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Nothing,
+    Something,
+    /// It is too early to tell.
+    Perhaps,
 }
 
 impl Replaced {

@@ -479,7 +479,6 @@ impl Store {
     fn touch(&self, session: &SessionId, written: Written, title: Option<&str>, now_ms: u64) {
         let touch = Touch {
             added: written.added,
-            lines: written.lines,
             changed_before_ms: Some(written.changed_before_ms),
             title: title.map(str::to_owned),
             now_ms,

@@ -105,8 +105,6 @@ pub(super) struct Put<'w> {
 pub(super) struct Written {
     /// Messages that were added, not replaced.
     pub added: usize,
-    /// Messages that the file has now, if that is known.
-    pub lines: Option<usize>,
     /// When it was changed last before, in milliseconds since 1970.
     pub changed_before_ms: u64,
 }
@@ -595,7 +593,7 @@ impl SessionFile {
             return Err(Trouble::Changed);
         }
         let changed_before_ms = identity.modified_ms();
-        let written = Written { added: 1, lines: state.lines(&to), changed_before_ms };
+        let written = Written { added: 1, changed_before_ms };
         let tidy = state.known.as_ref().filter(|_| is_known).is_none_or(|known| {
             let hashes = known.layout.hashes();
             let is_stale = |&line: &usize| !live.contains(&self.id, hashes[line]);
@@ -647,10 +645,9 @@ impl SessionFile {
         };
         let plan = self.plan(&mut state, &locked.file, live, put)?;
         let Some(base) = state.known.clone() else { return Err(Trouble::Changed) };
-        let lines = base.layout.len();
         let changed_before_ms = base.identity.modified_ms();
         if plan.is_empty() {
-            return Ok(Written { added: 0, lines: Some(lines), changed_before_ms });
+            return Ok(Written { added: 0, changed_before_ms });
         }
         let old = locked.file.clone();
         let held = (attempts.failed() >= OPTIMISTIC).then_some((state, locked));
@@ -669,7 +666,6 @@ impl SessionFile {
         };
         draft.finish(put.durable)?;
 
-        let lines = next.len();
         let (mut state, locked) = match held {
             Some(both) => both,
             None => {
@@ -685,7 +681,7 @@ impl SessionFile {
         if put.durable {
             atomic::sync_folder(&self.folder).map_err(|error| self.failed("sync", error))?;
         }
-        Ok(Written { added: plan.added(), lines: Some(lines), changed_before_ms })
+        Ok(Written { added: plan.added(), changed_before_ms })
     }
 
     fn plan(
@@ -822,13 +818,6 @@ impl State {
             Some(appended) => appended.from == known.identity && appended.to == *identity,
             None => known.identity == *identity,
         })
-    }
-
-    /// How many lines the file has in this state, if that is known.
-    fn lines(&self, identity: &Identity) -> Option<usize> {
-        let known = self.known.as_ref().filter(|_| self.is_at(identity))?;
-        let appended = self.appended.as_ref().map_or(0, |appended| appended.lines.len());
-        Some(known.layout.len() + appended)
     }
 
     /// Whether the file, in this state, has had this message appended lately.
