@@ -249,8 +249,7 @@ impl RunHandle {
     /// How many events have been encoded as server-sent events, in both protocols together.
     #[napi(getter)]
     pub fn frames_encoded(&self) -> f64 {
-        let encoded = |protocol| self.run.feed.frames(protocol).encoded().0;
-        (encoded(Protocol::Module) + encoded(Protocol::AiSdk)) as f64
+        self.run.feed.frames_encoded() as f64
     }
 
     /// Stops the agent and what it has started; false when the run is over.
