@@ -116,8 +116,8 @@ impl FrameLog {
         (state.cursor.next(), self.base + state.bytes)
     }
 
-    /// Encodes about a block's worth of what `log` has more than this. `run` is when the run was
-    /// started. False when there was nothing to encode.
+    /// Encodes about a block's worth of what `log` has more than this. `run` is the run's
+    /// stamp. False when there was nothing to encode.
     pub fn encode_more(&self, log: &EventLog, run: u64) -> bool {
         let mut state = self.lock();
         let State { cursor, end, blocks, bytes, .. } = &mut *state;
@@ -260,7 +260,7 @@ impl Block {
 /// What an `id:` line says: the run, and how many of its events the reader has had with this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventId {
-    /// When the run was started, which tells it from the session's other runs.
+    /// Its stamp, which tells it from the session's other runs.
     pub run: u64,
     /// The number of events.
     pub events: u64,

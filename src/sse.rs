@@ -206,7 +206,7 @@ impl FrameReader {
     fn encode_ahead(&mut self) -> Option<(Arc<FrameLog>, usize)> {
         let (run, protocol) = (&self.run, self.protocol);
         let encode_more =
-            |frames: &FrameLog| run.feed.with_log(|log, _| frames.encode_more(log, run.started_at));
+            |frames: &FrameLog| run.feed.with_log(|log, _| frames.encode_more(log, run.stamp));
         loop {
             let (frames, at) = match self.offset {
                 Some(at) => (run.feed.frames_at(protocol, at)?, at),
@@ -283,7 +283,7 @@ impl Starts {
     }
 
     fn write_more(&mut self, run: &Run, protocol: Protocol, out: &mut Vec<u8>) -> bool {
-        let id = |number| EventId { run: run.started_at, events: number + 1 };
+        let id = |number| EventId { run: run.stamp, events: number + 1 };
         run.feed.with_log(|log, _| {
             let Self { until, parts, input } = self;
             let mut write_parts = |before: u64, out: &mut Vec<u8>| {
@@ -360,7 +360,7 @@ impl Merged {
         let Self { cursor, until, deltas } = self;
         let first = cursor.next();
         let end = first + (*until - first).min(SLICE);
-        let id = |events| EventId { run: run.started_at, events };
+        let id = |events| EventId { run: run.stamp, events };
         run.feed.with_log(|log, _| {
             while cursor.next() < end && out.len() < CHUNK_BYTES {
                 let mut number = cursor.next();
@@ -424,7 +424,7 @@ mod tests {
     impl Growing {
         fn new() -> Self {
             let session = SessionId::new("s").unwrap();
-            let (run, _) = Run::new(1, session, 5, Arc::new(Settings::default()));
+            let (run, _) = Run::new(1, session, 5, 5, Arc::new(Settings::default()));
             Self { run: run.into(), translator: as_the_module(), new: NewEntries::default() }
         }
 
@@ -546,7 +546,7 @@ mod tests {
             growing.end();
             let whole = all(&growing, protocol, From::Start);
             let frames = FrameLog::new(protocol, 0, Cursor::default(), None);
-            let run = growing.run.started_at;
+            let run = growing.run.stamp;
             growing.run.feed.with_log(|log, _| while frames.encode_more(log, run) {});
             let start = whole.find("\n\n").unwrap() + 2;
             let start = if protocol == Protocol::AiSdk { start } else { 0 };

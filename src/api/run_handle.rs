@@ -229,7 +229,7 @@ impl RunHandle {
     pub fn resume_point(&self, last_event_id: String) -> Option<f64> {
         let id = EventId::parse(&last_event_id)?;
         let length = self.run.feed.with_log(|log, _| log.len());
-        (id.run == self.run.started_at && id.events <= length).then_some(id.events as f64)
+        (id.run == self.run.stamp && id.events <= length).then_some(id.events as f64)
     }
 
     /// The run as server-sent events, from `event` on as `from` says.

@@ -4,6 +4,7 @@ use super::{Result, internal, settings::store_dir};
 use crate::{
     clock,
     diagnostics::{self, Warning},
+    error::Error,
     leftovers,
     session_id::SessionId,
     settings,
@@ -92,6 +93,17 @@ fn in_session<'env>(
     in_store(env, default_store_dir, move |store| work(store, &session))
 }
 
+/// The most UTF-16 units that a string of V8 has.
+const LONGEST_STRING: usize = (1 << 29) - 24;
+
+/// Whether JavaScript can have a string of it.
+fn is_string(text: &str) -> bool {
+    // No unit has more than three bytes, and none less than one.
+    text.len() <= LONGEST_STRING
+        || text.len() / 3 <= LONGEST_STRING
+            && text.chars().map(char::len_utf16).sum::<usize>() <= LONGEST_STRING
+}
+
 /// The session's messages, as a JSON array.
 #[napi(ts_return_type = "Promise<StoreAnswer>")]
 pub fn read_messages(
@@ -101,7 +113,11 @@ pub fn read_messages(
 ) -> Result<Object<'_>> {
     in_session(env, &session_id, &default_store_dir, |store, session| {
         let json = store.read_messages(session)?;
-        Ok(Some(String::from_utf8_lossy(&json).into_owned()))
+        let json = String::from_utf8_lossy(&json);
+        if !is_string(&json) {
+            return Err(Error::too_large(store.session_path(session), LONGEST_STRING));
+        }
+        Ok(Some(json.into_owned()))
     })
 }
 

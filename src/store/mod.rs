@@ -13,6 +13,7 @@
 //! under the index's own.
 
 mod atomic;
+mod ids;
 mod index_file;
 mod layout;
 mod ledger;
