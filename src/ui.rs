@@ -466,7 +466,6 @@ pub(crate) mod tests {
         ui.tool_output(id, value);
         ui.tool_error(id, value);
         ui.tool_call(long, id, value);
-        ui.tool_output(long, value);
         ui.text(long);
         assert_eq!(
             seen.0[..4],

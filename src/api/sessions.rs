@@ -96,12 +96,12 @@ fn in_session<'env>(
 /// The most UTF-16 units that a string of V8 has.
 const LONGEST_STRING: usize = (1 << 29) - 24;
 
-/// Whether JavaScript can have a string of it.
-fn is_string(text: &str) -> bool {
-    // No unit has more than three bytes, and none less than one.
-    text.len() <= LONGEST_STRING
-        || text.len() / 3 <= LONGEST_STRING
-            && text.chars().map(char::len_utf16).sum::<usize>() <= LONGEST_STRING
+/// Whether a text has no more than `most` UTF-16 units.
+fn is_within(text: &str, most: usize) -> bool {
+    // A unit has from one byte to three.
+    text.len() <= most
+        || text.len().div_ceil(3) <= most
+            && text.chars().map(char::len_utf16).sum::<usize>() <= most
 }
 
 /// The session's messages, as a JSON array.
@@ -114,7 +114,7 @@ pub fn read_messages(
     in_session(env, &session_id, &default_store_dir, |store, session| {
         let json = store.read_messages(session)?;
         let json = String::from_utf8_lossy(&json);
-        if !is_string(&json) {
+        if !is_within(&json, LONGEST_STRING) {
             return Err(Error::too_large(store.session_path(session), LONGEST_STRING));
         }
         Ok(Some(json.into_owned()))
@@ -168,4 +168,19 @@ pub fn delete_session(
     in_session(env, &session_id, &default_store_dir, |store, session| {
         store.delete_session(session).map(|was_there| Some(was_there.to_string()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_measured_as_javascript_measures_it() {
+        for text in ["", "a", "abc", "é", "日本", "🙂", "a🙂é日"] {
+            let units = text.encode_utf16().count();
+            for most in 0..12 {
+                assert_eq!(is_within(text, most), units <= most, "{text} within {most}");
+            }
+        }
+    }
 }
