@@ -46,7 +46,8 @@ struct State {
     /// The frames of the first blocks. None before there is a whole block, and when the system has
     /// none.
     pages: Option<Pages>,
-    /// The system has refused to take a block: it and those behind it stay where they are.
+    /// No block is to move, or the system has refused to take one: it and those behind it stay where they
+    /// are.
     has_refused: bool,
 }
 
@@ -68,6 +69,8 @@ struct Block {
 
 /// A block is closed when it has this many bytes, or before, when a reader wants it without a copy.
 const BLOCK_BYTES: usize = 64 * 1024;
+/// So many stretches have pages: each takes a descriptor, and a client says where its stretch begins.
+const MOST_PAGED: usize = 8;
 /// A stretch has fewer bytes than this.
 const LONGEST: usize = 1 << 40;
 
@@ -76,7 +79,9 @@ impl FrameLog {
     /// the run's `stretch`th in this protocol.
     pub fn new(protocol: Protocol, stretch: usize, cursor: Cursor, end: Option<u64>) -> Self {
         let (first, base) = (cursor.next(), stretch * LONGEST);
-        Self { protocol, first, base, state: Mutex::new(State { cursor, end, ..State::default() }) }
+        let has_refused = stretch >= MOST_PAGED;
+        let state = State { cursor, end, has_refused, ..State::default() };
+        Self { protocol, first, base, state: Mutex::new(state) }
     }
 
     /// Whether an offset is one of its own: no two stretches have one in common.

@@ -2,7 +2,8 @@
 //!
 //! It belongs to the process, so that hot reloads, second copies of the JavaScript and worker threads
 //! share its runs. A session's place is claimed, and the claim can be refused; once the registry is
-//! closing, every claim is. It knows nothing of what a run does.
+//! closing, every claim is. Of runs that are forgotten it remembers what the session's next one must not
+//! take for its own. It knows nothing of what a run does.
 
 use crate::{
     error::{Error, Result},
