@@ -72,7 +72,7 @@ const BLOCK_BYTES: usize = 64 * 1024;
 /// So many stretches have pages: each takes a descriptor, and a client says where its stretch begins.
 const MOST_PAGED: usize = 8;
 /// A stretch has fewer bytes than this.
-const LONGEST: usize = 1 << 40;
+const LONGEST: usize = 1 << 36;
 
 impl FrameLog {
     /// No frames yet, of the events from `cursor` on, up to event number `end` if there is one. It is
