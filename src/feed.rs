@@ -158,7 +158,7 @@ pub struct Reading {
 impl Reading {
     /// Bytes were pulled: the reader does not stand still.
     pub fn pulled(&self) {
-        self.feed.readers().last_pull = Some(Instant::now());
+        self.feed.pulled();
     }
 }
 
@@ -276,6 +276,11 @@ impl Feed {
         readers.pulling += 1;
         readers.last_pull = Some(Instant::now());
         Reading { feed: Arc::clone(self), is_pulling: true }
+    }
+
+    /// Bytes were pulled: those who pull do not stand still.
+    pub fn pulled(&self) {
+        self.readers().last_pull = Some(Instant::now());
     }
 
     /// Adds events to the log, if there are any, with the counts of the lines that they came from.

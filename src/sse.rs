@@ -26,6 +26,8 @@ use std::{ops::ControlFlow, sync::Arc};
 pub const CHUNK_BYTES: usize = 64 * 1024;
 /// Less is copied: that takes no longer.
 const LEAST_SHARED_BYTES: usize = 16 * 1024;
+/// A copy that many readers are given has at most so many bytes. What is more is mapped for each.
+const MOST_LIVE_BYTES: usize = LEAST_SHARED_BYTES;
 /// Merged deltas grow no longer than about this, and are no more than these.
 const MERGED_BYTES: usize = 32 * 1024;
 const MERGED_DELTAS: usize = 8 * 1024;
@@ -116,6 +118,20 @@ impl FrameReader {
         }
         let (offset, state) = (None, State::Open);
         Self { run, protocol, own, opening, offset, shared_from, reading, state }
+    }
+
+    /// Where it is among the frames that all share; none while it reads what is only for itself, or
+    /// when it reads no further.
+    pub fn place(&self) -> Option<usize> {
+        let is_shared = self.own.is_empty() && self.opening.is_none();
+        self.offset.filter(|_| is_shared && self.state == State::Open)
+    }
+
+    /// It was given the shared frames up to this place otherwise, by [`read_live`].
+    pub fn go_on_at(&mut self, place: usize) {
+        if self.place().is_some() {
+            self.offset = Some(place);
+        }
     }
 
     /// The next bytes, at most [`CHUNK_BYTES`]. None when there are none now; then, if
@@ -230,6 +246,24 @@ impl FrameReader {
             }
         }
     }
+}
+
+/// Copies the shared frames from `place` on, for all readers that are there. False when they are so many
+/// that each reader should pull for itself, or are gone.
+pub fn read_live(run: &Run, protocol: Protocol, place: usize, out: &mut Vec<u8>) -> bool {
+    // What stands at a place reads: it does not stand still.
+    run.feed.pulled();
+    let Some(frames) = run.feed.frames_at(protocol, place) else { return false };
+    while frames.encoded().1 <= place + MOST_LIVE_BYTES
+        && run.feed.with_log(|log, _| frames.encode_more(log, run.stamp))
+    {}
+    // Where these frames end, each goes on in others by itself.
+    let is_last = frames.end().is_none();
+    if run.feed.is_freed() || !is_last || frames.encoded().1 > place + MOST_LIVE_BYTES {
+        return false;
+    }
+    frames.read(place, MOST_LIVE_BYTES, out);
+    true
 }
 
 /// Writes what the run's events leave open: calls without a result.
