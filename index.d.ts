@@ -327,7 +327,7 @@ export interface Stats {
     read: number;
     /** Skipped: not JSON, or `null`. */
     unreadable: number;
-    /** Skipped: meant for another session. */
+    /** Skipped: meant for another session, or of a turn with which the agent goes on though its run was stopped. */
     otherSession: number;
     /** Skipped: longer than {@link Settings.maxLineBytes}. */
     tooLong: number;
@@ -377,6 +377,8 @@ export type ErrorCode =
   | "STORE_FAILED"
   /** The system refused the threads in which runs live. */
   | "NO_THREADS"
+  /** What was asked for is longer than JavaScript's strings may be, 2²⁹ − 24 units. */
+  | "TOO_LARGE"
   /**
    * Of a stream, not thrown: it ends with this error when {@link Settings.cleanupGraceMs} is over, there is more to read,
    * and no reader of the run's bytes has read for 4 s.
@@ -546,6 +548,7 @@ export interface SessionEntry {
  * The messages of a session, in order; `[]` if there are none. Lines that are no JSON objects are left out.
  *
  * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ * @throws (rejects) `TOO_LARGE` if they are together longer than JavaScript's strings may be, 2²⁹ − 24 units.
  */
 export function readMessages(sessionId: string): Promise<StoredMessage[]>;
 

@@ -19,6 +19,7 @@ exports.stats = stats;
 exports.onWarning = onWarning;
 exports.createRunStream = streams.createRunStream;
 exports.createRunResponse = streams.createRunResponse;
+exports.pipeRun = streams.pipeRun;
 exports.readMessages = sessions.readMessages;
 exports.upsertMessages = sessions.upsertMessages;
 exports.listSessions = sessions.listSessions;

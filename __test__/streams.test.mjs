@@ -23,6 +23,7 @@ beforeAll(async () => {
     const request = new Request(url, { headers: new Headers(Object.entries(incoming.headers)) });
     const response = createRunResponse(url.pathname.slice(1), { ...options, request });
     outgoing.writeHead(response.status, Object.fromEntries(response.headers));
+    outgoing.flushHeaders();
     if (response.body === null) return outgoing.end();
     const body = Readable.fromWeb(response.body);
     outgoing.on('close', () => body.destroy());
@@ -231,7 +232,7 @@ describe('many readers', () => {
     expect(slowly).toBe(text);
     const hub = globalThis[Symbol.for('active-runs.hub.1')];
     expect(hub.find(sessionId).framesEncoded).toBe(frames.length);
-    expect(hub.find(sessionId).news.size).toBe(0);
+    expect(hub.find(sessionId).readers.size).toBe(0);
   });
 
   it('have bytes of their own, to write to and to give away', async () => {

@@ -4,13 +4,14 @@
 
 const { AsyncResource } = require('node:async_hooks');
 const { isMainThread } = require('node:worker_threads');
-const { setImmediate } = require('node:timers');
+const { setImmediate, setTimeout } = require('node:timers');
 const { performance } = require('node:perf_hooks');
 const binding = require('./binding.js');
 const { callNative } = require('./errors.js');
+const { Readers } = require('./readers.js');
 const { RunView } = require('./run-view.js');
 
-/** How long the delivery of events may hold the event loop before it lets others run, in ms. */
+/** How long the delivery of events, to callbacks and streams, may hold the event loop before it lets others run, in ms. */
 const BUDGET_MS = 2;
 
 class Hub {
@@ -27,6 +28,8 @@ class Hub {
   #held = new Set();
   /** Who hears warnings, and in which asynchronous context. */
   #warningListeners = new Map();
+  /** Who reads runs as bytes. */
+  readers = new Readers(BUDGET_MS, () => this.#pending.size > 0);
 
   /** Starts a run. Throws when the session's run is running, natively or as seen from here. */
   start(values) {
@@ -52,7 +55,7 @@ class Hub {
   /** Callbacks that are subscribed, and streams that are open, in this realm. */
   get subscribers() {
     let count = 0;
-    for (const view of this.#views.values()) count += view.activeRun.subscribers.size + view.openStreams;
+    for (const view of this.#views.values()) count += view.activeRun.subscribers.size + view.readers.size;
     return count;
   }
 
@@ -69,7 +72,10 @@ class Hub {
   }
 
   #show(handle, isOwn) {
-    const view = new RunView(handle, isOwn, (needed) => this.#hold(view, needed));
+    const view = new RunView(handle, isOwn, {
+      onHoldChange: (needed) => this.#hold(view, needed),
+      onNews: () => this.readers.onNews(view),
+    });
     this.#views.set(view.sessionId, view);
     this.#byRun.set(view.id, view);
     view.updateHold();
@@ -83,6 +89,20 @@ class Hub {
   }
 
   #onBell() {
+    // A bell that is not answered does not ring again. Where there are many readers of bytes and nobody else, it costs
+    // less to answer for what comes within a few milliseconds.
+    const { gatherMs } = this.readers;
+    if (gatherMs > 0 && !this.#isWatched) setTimeout(() => this.#answer(), gatherMs);
+    else this.#answer();
+  }
+
+  /** Whether anybody wants events as objects. */
+  get #isWatched() {
+    for (const view of this.#views.values()) if (view.isWatched) return true;
+    return false;
+  }
+
+  #answer() {
     // Taken first, which answers the ring: whatever comes after that rings again.
     const ids = this.#bell.take();
     if (this.#warningListeners.size > 0) this.#deliverWarnings();
@@ -115,7 +135,7 @@ class Hub {
 
   #deliver() {
     this.#isScheduled = false;
-    const until = performance.now() + BUDGET_MS;
+    const until = performance.now() + (this.readers.isBusy ? BUDGET_MS / 2 : BUDGET_MS);
     for (const view of this.#pending) {
       this.#pending.delete(view);
       // To the end of the line while it has more, so that runs take turns.

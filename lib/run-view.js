@@ -222,15 +222,18 @@ class RunView {
   #ended = null;
   #isOwn;
   #onHoldChange;
+  #onNews;
   #isHeld = false;
-  /** Streams that were made and neither read to their end nor cancelled. */
-  openStreams = 0;
+  /** By protocol, the frames that were read last for all who stood at the same place. */
+  #live = { module: null, aiSdk: null };
+  /** Those who read it as bytes and are neither at their end nor closed. */
+  readers = new Set();
+  /** How often there was news. */
+  newsCount = 0;
   /** As seen from here; `activeRun.status` tells it to others, who may write to it. */
   isRunning = true;
-  /** Called when there is news: by streams that wait for bytes. */
-  news = new Set();
 
-  constructor(handle, isOwn, onHoldChange) {
+  constructor(handle, isOwn, { onHoldChange, onNews }) {
     this.id = handle.id;
     this.#handle = handle;
     this.#reader = new EventReader(handle, liveCodes);
@@ -238,6 +241,7 @@ class RunView {
     if (this.#seen > 0) this.#reader.reset();
     this.#isOwn = isOwn;
     this.#onHoldChange = onHoldChange;
+    this.#onNews = onNews;
     this.activeRun = new ActiveRun({
       handle,
       subscribers: new Subscribers(() => this.updateHold()),
@@ -297,6 +301,19 @@ class RunView {
     return { frames: handle.frames(isAiSdk, from, this.#seen), isResumed };
   }
 
+  /**
+   * The frames from `place` on, to be read only; `null` when there are many. Read once for all who ask between one piece of
+   * news and the next: they have then what that news was about, at least.
+   */
+  liveFrames(isAiSdk, place) {
+    const key = isAiSdk ? 'aiSdk' : 'module';
+    const live = this.#live[key];
+    if (live !== null && live.place === place && live.newsCount === this.newsCount) return live.bytes;
+    const bytes = this.#handle.liveFrames(isAiSdk, place);
+    this.#live[key] = { place, newsCount: this.newsCount, bytes };
+    return bytes;
+  }
+
   /** How many events have been encoded as server-sent events, whoever read them. */
   get framesEncoded() {
     return this.#handle.framesEncoded;
@@ -305,14 +322,15 @@ class RunView {
   /** Tells the subscribers of the next batch. Returns whether there is more. */
   deliver() {
     if (!this.isRunning) return false;
-    const state = this.#isWatched ? this.#deliverBatch() : this.#skip();
+    const state = this.isWatched ? this.#deliverBatch() : this.#skip();
     if (state === OVER) this.#end();
-    for (const wake of this.news) wake();
+    this.newsCount += 1;
+    this.#onNews();
     return state === MORE;
   }
 
   /** Whether anybody here wants the events as objects. */
-  get #isWatched() {
+  get isWatched() {
     return this.#buffer !== null || this.activeRun.subscribers.size > 0;
   }
 

@@ -1,16 +1,18 @@
 'use strict';
 
-// A run as a response body: the native part encodes each event once, whoever reads; here is only the
-// stream that pulls the bytes.
+// A run as a response body. The native part encodes each event once, whoever reads; `lib/readers.js` says
+// who gets bytes when; here is where they go: into a stream, or straight into a response of `node:http`.
 
-const { clearTimeout, setTimeout } = require('node:timers');
 const { checkObject, checkOptionalString, checkString } = require('./arguments.js');
 const { invalidArgument } = require('./errors.js');
 const { getHub } = require('./hub.js');
+const { copyOf } = require('./readers.js');
 const { LONGEST_MS } = require('./settings.js');
 
-const HEARTBEAT = Buffer.from(': keepalive\n\n');
 const DEFAULT_HEARTBEAT_MS = 15_000;
+/** Statuses of responses that have no body. */
+const BODILESS = [204, 205, 304];
+const RESUME_HEADER = 'last-event-id';
 
 function readOptions(options = {}) {
   const { replay = true, lastEventId, protocol = 'module' } = checkObject('options', options);
@@ -32,99 +34,196 @@ function readOptions(options = {}) {
   };
 }
 
-function readerTooSlow(sessionId) {
-  const message =
-    `The events of the ended run of session ${sessionId} are gone: ` +
-    'this reader stood still when they were freed';
-  return Object.assign(new Error(message), { code: 'READER_TOO_SLOW' });
+/** The options of a response: those of the stream, and the checked status and headers. */
+function readResponseOptions(options, defaultRequest) {
+  const { request, headers, status = 200, ...rest } = checkObject('options', options);
+  if (!Number.isInteger(status) || status < 200 || status > 599 || BODILESS.includes(status)) {
+    const reason = `must be a whole number from 200 to 599, of a response that has a body, not ${String(status)}`;
+    throw invalidArgument('status', reason);
+  }
+  const fromRequest = resumeHeader(request ?? defaultRequest);
+  return {
+    ...readOptions({ ...rest, lastEventId: rest.lastEventId ?? fromRequest }),
+    status,
+    headers: readHeaders(headers),
+  };
 }
 
-/** The stream of a view, and whether it goes on after `lastEventId`. */
+function readHeaders(headers) {
+  if (headers === undefined || headers === null) return new Headers();
+  try {
+    return new Headers(headers);
+  } catch (error) {
+    throw invalidArgument('headers', `cannot be used as headers: ${error.message}`);
+  }
+}
+
+/** `Last-Event-ID` of a `Request`, or of an `IncomingMessage`, whose headers are an object. */
+function resumeHeader(request) {
+  if (request === undefined || request === null) return undefined;
+  const { headers } = checkObject('request', request);
+  checkObject('request.headers', headers);
+  const value = typeof headers.get === 'function' ? headers.get(RESUME_HEADER) : headers[RESUME_HEADER];
+  return checkOptionalString(`request.headers["${RESUME_HEADER}"]`, value);
+}
+
+/** Adds a reader to the view's run. Says whether it goes on after `lastEventId`, if that is given. */
 function open(view, { replay, protocol, heartbeatMs, lastEventId }) {
   const { frames, isResumed } = view.openFrames({ replay, lastEventId, protocol });
-  let wake = () => {};
-  let heartbeat;
-  const stopWaiting = () => {
-    view.news.delete(wake);
-    clearTimeout(heartbeat);
-  };
+  const { readers } = getHub();
+  const isAiSdk = protocol === 'ai-sdk';
+  return { readers, reader: readers.open(view, { frames, isAiSdk, heartbeatMs }), isResumed };
+}
+
+function streamOf({ readers, reader }) {
   const source = {
-    pull(controller) {
-      // Enqueues or closes, if there is something to enqueue or nothing will follow.
-      const advance = () => {
-        const bytes = frames.pull();
-        if (bytes !== null) {
-          controller.enqueue(bytes);
-        } else if (frames.isOver) {
-          view.openStreams -= 1;
-          controller.close();
-        } else if (frames.isCut) {
-          view.openStreams -= 1;
-          controller.error(readerTooSlow(view.sessionId));
-        } else {
+    start(controller) {
+      reader.sink = {
+        write: (bytes, isShared) => {
+          controller.enqueue(isShared ? copyOf(bytes) : bytes);
+          // The stream pulls when there is room for more.
           return false;
-        }
-        return true;
+        },
+        end: () => controller.close(),
+        fail: (error) => controller.error(error),
       };
-      if (advance()) return undefined;
-      return new Promise((done) => {
-        wake = () => {
-          if (!advance()) return;
-          stopWaiting();
-          done();
-        };
-        view.news.add(wake);
-        if (heartbeatMs > 0) {
-          heartbeat = setTimeout(() => {
-            stopWaiting();
-            controller.enqueue(HEARTBEAT);
-            done();
-          }, heartbeatMs);
-          heartbeat.unref();
-        }
-      });
     },
-    cancel() {
-      frames.close();
-      view.openStreams -= 1;
-      stopWaiting();
-    },
+    pull: () => readers.want(reader),
+    cancel: () => readers.close(reader),
   };
-  view.openStreams += 1;
   // Nothing is pulled before somebody reads: a reader that stops costs its cursor.
-  return { stream: new ReadableStream(source, { highWaterMark: 0 }), isResumed };
+  return new ReadableStream(source, { highWaterMark: 0 });
 }
 
 function createRunStream(sessionId, options) {
   checkString('sessionId', sessionId);
   const checked = readOptions(options);
   const view = getHub().find(sessionId);
-  return view ? open(view, checked).stream : null;
+  return view ? streamOf(open(view, checked)) : null;
 }
 
-function createRunResponse(sessionId, options = {}) {
-  checkString('sessionId', sessionId);
-  const { request, headers, status = 200, ...rest } = checkObject('options', options);
-  const fromRequest = request?.headers?.get('last-event-id') ?? undefined;
-  const checked = readOptions({ ...rest, lastEventId: rest.lastEventId ?? fromRequest });
-  const isAiSdk = checked.protocol === 'ai-sdk';
-  const view = getHub().find(sessionId);
-  if (!view) {
-    return isAiSdk
-      ? new Response(null, { status: 204, headers })
-      : Response.json({ active: false }, { status: 404, headers });
-  }
-  const { stream, isResumed } = open(view, checked);
+/** The headers of a response with a run; those that the caller has given go before. */
+function headersOf(view, { protocol, headers }, isResumed) {
   const all = new Headers({
     'content-type': 'text/event-stream',
     'cache-control': 'no-cache, no-transform',
     'x-accel-buffering': 'no',
     'x-run-active': String(view.isRunning),
   });
-  if (isAiSdk) all.set('x-vercel-ai-ui-message-stream', 'v1');
+  if (protocol === 'ai-sdk') all.set('x-vercel-ai-ui-message-stream', 'v1');
   if (isResumed !== undefined) all.set('x-run-resumed', String(isResumed));
-  new Headers(headers).forEach((value, name) => all.set(name, value));
-  return new Response(stream, { status, headers: all });
+  return withHeaders(all, headers);
 }
 
-module.exports = { createRunStream, createRunResponse };
+function withHeaders(all, headers) {
+  headers.forEach((value, name) => {
+    // There may be several of these, and they are not joined.
+    if (name === 'set-cookie') all.append(name, value);
+    else all.set(name, value);
+  });
+  return all;
+}
+
+/** What is answered when there is no run. */
+function noRun({ protocol, headers }) {
+  if (protocol === 'ai-sdk') return { status: 204, headers, body: null };
+  const json = new Headers({ 'content-type': 'application/json' });
+  return { status: 404, headers: withHeaders(json, headers), body: '{"active":false}' };
+}
+
+function createRunResponse(sessionId, options = {}) {
+  checkString('sessionId', sessionId);
+  const checked = readResponseOptions(options);
+  const view = getHub().find(sessionId);
+  if (!view) {
+    const { status, headers, body } = noRun(checked);
+    return new Response(body, { status, headers });
+  }
+  const opened = open(view, checked);
+  const headers = headersOf(view, checked, opened.isResumed);
+  return new Response(streamOf(opened), { status: checked.status, headers });
+}
+
+function checkResponse(response) {
+  checkObject('response', response);
+  for (const name of ['writeHead', 'write', 'end', 'on', 'destroy']) {
+    if (typeof response[name] !== 'function') {
+      const reason = `must be a ServerResponse (Fastify has it as reply.raw), but has no ${name}()`;
+      throw invalidArgument('response', reason);
+    }
+  }
+  if (response.headersSent || response.writableEnded) {
+    throw invalidArgument('response', 'was begun already: its headers are sent');
+  }
+  return response;
+}
+
+/** Headers as `writeHead` takes them. */
+function plainHeaders(headers) {
+  const plain = Object.fromEntries(headers);
+  const cookies = headers.getSetCookie();
+  if (cookies.length > 0) plain['set-cookie'] = cookies;
+  return plain;
+}
+
+function pipeRun(sessionId, response, options = {}) {
+  checkString('sessionId', sessionId);
+  checkResponse(response);
+  const checked = readResponseOptions(options, response.req);
+  // The client has gone already.
+  if (response.destroyed) return Promise.resolve(false);
+  const view = getHub().find(sessionId);
+  if (!view) {
+    const { status, headers, body } = noRun(checked);
+    response.writeHead(status, plainHeaders(headers));
+    response.end(body ?? undefined);
+    return Promise.resolve(false);
+  }
+  const opened = open(view, checked);
+  try {
+    response.writeHead(checked.status, plainHeaders(headersOf(view, checked, opened.isResumed)));
+  } catch (error) {
+    opened.readers.close(opened.reader);
+    throw error;
+  }
+  return pipe(opened, response);
+}
+
+/** Resolves at the end of the response with whether all was sent. */
+function pipe({ readers, reader }, response) {
+  return new Promise((resolve) => {
+    const stop = () => {
+      readers.close(reader);
+      resolve(false);
+    };
+    // Of a connection that breaks, it comes before or after `close`; without a listener it would end the process.
+    response.on('error', stop);
+    response.on('close', stop);
+    response.on('finish', () => resolve(true));
+    reader.sink = {
+      write: (bytes) => {
+        try {
+          // Somebody else has ended it.
+          if (!response.writableEnded && !response.destroyed) return response.write(bytes);
+        } catch (error) {
+          response.destroy(error);
+        }
+        stop();
+        return false;
+      },
+      end: () => response.end(),
+      fail: () => response.destroy(),
+    };
+    if (response.req?.method === 'HEAD') {
+      readers.close(reader);
+      response.end();
+      return;
+    }
+    response.on('drain', () => readers.want(reader));
+    // The reader sees that it is connected, also while the run is silent.
+    response.flushHeaders?.();
+    readers.want(reader);
+  });
+}
+
+module.exports = { createRunStream, createRunResponse, pipeRun };

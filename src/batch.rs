@@ -60,7 +60,7 @@ impl Batch {
                     (entry.kind, self.push_delta(entry.payload))
                 }
                 Kind::TextEnd | Kind::ReasoningEnd => (entry.kind, 0),
-                Kind::Json => (Kind::Json, self.push_json(entry.payload, is_long)),
+                Kind::Json | Kind::Orphan => (Kind::Json, self.push_json(entry.payload, is_long)),
                 Kind::TextStart | Kind::ReasoningStart => {
                     let mut json = Vec::new();
                     entry.write_json(parts, &mut json);

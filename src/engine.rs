@@ -5,6 +5,7 @@ use crate::{
     error::{Error, Result},
     feed::{Reason, RunEnd, Watcher},
     input::process::{self, Limits, NotSpawned, ProcessInput, Spawned, spawner},
+    json::JsonString,
     launch::Launch,
     leftovers,
     persistence::{self, Persistence},
@@ -22,7 +23,7 @@ use std::{
 };
 use tokio::{runtime::Runtime, sync::oneshot, task::spawn_blocking};
 
-/// Start times tried when another server has claimed ours.
+/// Stamps tried when another server has claimed ours.
 const CLAIMS: u64 = 64;
 /// After SIGTERM, how long ending waits for agents to end by themselves.
 const POLITE: Duration = Duration::from_millis(700);
@@ -51,16 +52,23 @@ pub fn start(
 ) -> Result<Arc<Run>> {
     let runtime = runtime()?;
     let spawner = spawner().map_err(Error::no_runtime)?;
-    let earliest = registry::earliest_start(&session)?;
+    let lowest = registry::lowest_stamp(&session)?;
     let store = Store::at(store_dir);
     leftovers::end(&store);
-    let (started_at, claim) = claim(&store, &session, clock::now_ms().max(earliest));
-    let (run, commands) = Run::new(registry::new_id(), session, started_at, settings);
+    let started_at = clock::now_ms();
+    let stamp = match store.last_written(&session) {
+        // The clock was put back since: the answers in the file may have stamps up to that.
+        written if written > started_at => written + 1,
+        _ => started_at,
+    };
+    let stamp = stamp.max(lowest);
+    let (stamp, claim) = claim(&store, &session, stamp);
+    let (run, commands) = Run::new(registry::new_id(), session, started_at, stamp, settings);
     let run = Arc::new(run);
     registry::add(&run)?;
     // Before the agent: its first words are news.
     run.feed.watch(watcher);
-    let question = question(&launch, &run.settings);
+    let question = question(&launch, &run);
     let interval = run.settings.persist_interval;
     let mark = process::new_mark();
     let noted = note_mark(runtime, Arc::clone(store.ledger()), mark.clone());
@@ -92,11 +100,12 @@ pub fn start(
     Ok(run)
 }
 
-fn question(launch: &Launch, settings: &Settings) -> Question {
+fn question(launch: &Launch, run: &Run) -> Question {
     Question {
         format: launch.format(),
         prompt: launch.prompt.clone(),
-        errors: settings.errors.unwrap_or(launch.usual_errors()),
+        errors: run.settings.errors.unwrap_or(launch.usual_errors()),
+        earlier_runs: registry::unfinished(&run.session),
     }
 }
 
@@ -161,6 +170,10 @@ impl Drop for Place {
 }
 
 impl Host for Place {
+    fn unfinished(&mut self, runs: &[JsonString]) {
+        registry::note_unfinished(&self.run.session, runs);
+    }
+
     fn over(&mut self) {
         registry::over(&self.run);
         if let Some(on_over) = self.on_over.take() {
@@ -173,17 +186,17 @@ impl Host for Place {
     }
 }
 
-/// Claims the message of a run of `session`: the one of `started_at`, or of a moment later when a run
-/// of another server has the same start.
-fn claim(store: &Arc<Store>, session: &SessionId, started_at: u64) -> (u64, Option<LiveMessage>) {
+/// Claims the message of a run of `session`: the one of `stamp`, or of a later one when a run of
+/// another server has that.
+fn claim(store: &Arc<Store>, session: &SessionId, stamp: u64) -> (u64, Option<LiveMessage>) {
     // Servers that are refused at the same moment go on to different ones.
     let step = 1 + u64::from(std::process::id() % 8);
-    let starts = (0..CLAIMS).map(|claim| started_at + claim * step);
-    let mut claims = starts.map(|start| {
-        let claim = store.claim_message(session, &message_id(session, start));
-        (start, claim)
+    let stamps = (0..CLAIMS).map(|claim| stamp + claim * step);
+    let mut claims = stamps.map(|stamp| {
+        let claim = store.claim_message(session, &message_id(session, stamp));
+        (stamp, claim)
     });
-    claims.find(|(_, claim)| claim.is_some()).unwrap_or((started_at, None))
+    claims.find(|(_, claim)| claim.is_some()).unwrap_or((stamp, None))
 }
 
 /// The process ends: no run is started any more, and all are ended.

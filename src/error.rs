@@ -20,6 +20,7 @@ enum Kind {
     Closing,
     NoRuntime { cause: io::Error },
     Store { action: &'static str, path: PathBuf, cause: io::Error },
+    TooLarge { path: PathBuf, most: usize },
 }
 
 impl Error {
@@ -58,6 +59,11 @@ impl Error {
         Self::store("use", "the disk", io::Error::other(cause))
     }
 
+    /// What is in `path` would be a string of more than `most` UTF-16 units, the most that JavaScript has.
+    pub fn too_large(path: impl Into<PathBuf>, most: usize) -> Self {
+        Self(Box::new(Kind::TooLarge { path: path.into(), most }))
+    }
+
     /// The stable word for this kind of error, JavaScript's `error.code`.
     pub fn code(&self) -> &'static str {
         match *self.0 {
@@ -67,6 +73,7 @@ impl Error {
             Kind::Closing => "CLOSING",
             Kind::NoRuntime { .. } => "NO_THREADS",
             Kind::Store { .. } => "STORE_FAILED",
+            Kind::TooLarge { .. } => "TOO_LARGE",
         }
     }
 
@@ -93,6 +100,10 @@ impl fmt::Display for Error {
             Kind::NoRuntime { cause } => write!(f, "failed to start the engine's threads: {cause}"),
             Kind::Store { action, path, cause } => {
                 write!(f, "failed to {action} {}: {cause}", path.display())
+            }
+            Kind::TooLarge { path, most } => {
+                let path = path.display();
+                write!(f, "failed to read {path}: it is longer than a string may be ({most} units)")
             }
         }
     }

@@ -3,9 +3,15 @@
 //! An entry is a header (LEB128 of `length << 3 | kind`) and its payload: of a delta the inside of
 //! its JSON string, of a part's start its id, of any other event its JSON. Ends and deltas belong to
 //! the part of their kind that was started last, so they need no id of their own. Entries lie in
-//! blocks that never move once written, and a cursor is a place in them. The log knows no subscribers.
+//! blocks that never move once written, and a cursor is a place in them. Beside them lies what is open
+//! at every place (`outline`). The log knows no subscribers.
+
+mod outline;
+
+pub use outline::{Input, Open};
 
 use crate::ui::{EventSink, UiEvent};
+use outline::{CHANGE_BYTES, Calls, Change, KnownCalls, Parts, Place, Point, SPACING};
 use std::{ops::ControlFlow, sync::Arc};
 
 /// What an entry says.
@@ -26,6 +32,8 @@ pub enum Kind {
     ReasoningStart = 5,
     /// Any other event; payload: its JSON.
     Json = 6,
+    /// The result of a tool that was never called; payload: its JSON.
+    Orphan = 7,
 }
 
 impl Kind {
@@ -38,7 +46,8 @@ impl Kind {
             3 => Self::ReasoningEnd,
             4 => Self::TextStart,
             5 => Self::ReasoningStart,
-            _ => Self::Json,
+            6 => Self::Json,
+            _ => Self::Orphan,
         }
     }
 }
@@ -62,7 +71,7 @@ impl Entry<'_> {
             Kind::ReasoningStart => ("reasoning-start", self.payload),
             Kind::ReasoningDelta => ("reasoning-delta", OpenParts::id(&parts.reasoning)),
             Kind::ReasoningEnd => ("reasoning-end", OpenParts::id(&parts.reasoning)),
-            Kind::Json => return out.extend_from_slice(self.payload),
+            Kind::Json | Kind::Orphan => return out.extend_from_slice(self.payload),
         };
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
@@ -100,20 +109,27 @@ impl OpenParts {
     }
 }
 
-/// Events on their way into the log: encoded outside its lock, appended under it.
+/// Events on their way into a log, always the same: encoded outside its lock, appended under it.
 #[derive(Debug, Default)]
 pub struct NewEntries {
     bytes: Vec<u8>,
     count: u64,
+    /// The number in the run of the event that comes next.
+    next: u64,
     /// After the last entry.
-    parts: OpenParts,
+    parts: Parts,
+    /// Their offsets are those in `bytes`.
+    points: Vec<Point>,
+    calls: KnownCalls,
+    changes: Vec<Change>,
     scratch: Vec<u8>,
 }
 
 impl NewEntries {
-    /// Bytes that are to be appended.
+    /// Bytes that the log will take more.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        let outline = self.points.len() * size_of::<Point>() + self.changes.len() * CHANGE_BYTES;
+        self.bytes.len() + outline
     }
 
     /// Whether there is anything to append.
@@ -122,16 +138,22 @@ impl NewEntries {
     }
 
     fn push(&mut self, kind: Kind, payload: &[u8]) {
+        if self.next.is_multiple_of(SPACING) && self.next > 0 {
+            let place = Place { block: 0, offset: self.bytes.len() };
+            self.points.push(Point { place, parts: self.parts.clone() });
+        }
         write_number(payload.len() << 3 | kind as usize, &mut self.bytes);
         self.bytes.extend_from_slice(payload);
+        self.parts.open.pass(self.next, kind);
+        self.next += 1;
         self.count += 1;
     }
 
-    fn push_json(&mut self, event: &UiEvent<'_>) {
+    fn push_json(&mut self, kind: Kind, event: &UiEvent<'_>) {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         event.write_json(&mut scratch);
-        self.push(Kind::Json, &scratch);
+        self.push(kind, &scratch);
         scratch.shrink_to(KEPT_SCRATCH);
         self.scratch = scratch;
     }
@@ -145,7 +167,7 @@ impl EventSink for NewEntries {
         match &event {
             UiEvent::TextStart { id } => {
                 self.push(Kind::TextStart, id.as_bytes());
-                self.parts.text = Some((*id).into());
+                self.parts.ids.text = Some((*id).into());
             }
             UiEvent::TextDelta { delta, .. } => {
                 self.push(Kind::TextDelta, delta.as_str().as_bytes())
@@ -153,37 +175,41 @@ impl EventSink for NewEntries {
             UiEvent::TextEnd { .. } => self.push(Kind::TextEnd, b""),
             UiEvent::ReasoningStart { id } => {
                 self.push(Kind::ReasoningStart, id.as_bytes());
-                self.parts.reasoning = Some((*id).into());
+                self.parts.ids.reasoning = Some((*id).into());
             }
             UiEvent::ReasoningDelta { delta, .. } => {
                 self.push(Kind::ReasoningDelta, delta.as_str().as_bytes());
             }
             UiEvent::ReasoningEnd { .. } => self.push(Kind::ReasoningEnd, b""),
-            UiEvent::ToolInputStart { .. }
-            | UiEvent::ToolInputAvailable { .. }
-            | UiEvent::ToolOutputAvailable { .. }
-            | UiEvent::ToolOutputError { .. } => self.push_json(&event),
+            UiEvent::ToolInputStart { tool_call_id: id, .. }
+            | UiEvent::ToolInputAvailable { tool_call_id: id, .. } => {
+                let input = self.calls.input(id.as_str(), self.next, self.bytes.len());
+                self.changes.push(input);
+                self.push_json(Kind::Json, &event);
+            }
+            UiEvent::ToolOutputAvailable { tool_call_id: id, .. }
+            | UiEvent::ToolOutputError { tool_call_id: id, .. } => {
+                let result = self.calls.result(id.as_str(), self.next);
+                let kind = if result.is_some() { Kind::Json } else { Kind::Orphan };
+                self.changes.extend(result);
+                self.push_json(kind, &event);
+            }
         }
     }
-}
-
-#[derive(Debug)]
-struct Block {
-    /// The number of its first event in the run.
-    first: u64,
-    /// Before its first entry.
-    parts: OpenParts,
-    bytes: Vec<u8>,
 }
 
 /// The events of a run.
 #[derive(Debug, Default)]
 pub struct EventLog {
-    blocks: Vec<Block>,
+    blocks: Vec<Vec<u8>>,
     events: u64,
+    /// With the outline.
     bytes: usize,
     /// After the last entry.
-    parts: OpenParts,
+    parts: Parts,
+    /// Just before the events whose numbers are multiples of [`SPACING`], but the first.
+    points: Vec<Point>,
+    calls: Calls,
 }
 
 /// Entries are gathered in blocks of about this size; one append never spans two.
@@ -200,26 +226,36 @@ impl EventLog {
         self.events == 0
     }
 
-    /// Bytes that the entries take.
+    /// Bytes that it takes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Appends what was gathered and empties it.
     pub fn append(&mut self, new: &mut NewEntries) {
-        let fits = |block: &Block| block.bytes.len() + new.bytes.len() <= BLOCK_BYTES;
-        match self.blocks.last_mut() {
-            Some(block) if fits(block) => block.bytes.extend_from_slice(&new.bytes),
+        self.bytes += new.bytes();
+        let offset = match self.blocks.last_mut() {
+            Some(block) if block.len() + new.bytes.len() <= BLOCK_BYTES => {
+                block.extend_from_slice(&new.bytes);
+                block.len() - new.bytes.len()
+            }
             full => {
                 if let Some(full) = full {
-                    full.bytes.shrink_to_fit();
+                    full.shrink_to_fit();
                 }
-                let (first, parts) = (self.events, self.parts.clone());
-                self.blocks.push(Block { first, parts, bytes: new.bytes.clone() });
+                self.blocks.push(new.bytes.clone());
+                0
             }
+        };
+        let base = Place { block: self.blocks.len() - 1, offset };
+        self.points.extend(new.points.drain(..).map(|Point { place, parts }| {
+            let place = Place { offset: offset + place.offset, ..base };
+            Point { place, parts }
+        }));
+        for change in new.changes.drain(..) {
+            self.calls.apply(change, base);
         }
         self.events += new.count;
-        self.bytes += new.bytes.len();
         if self.parts != new.parts {
             self.parts = new.parts.clone();
         }
@@ -230,12 +266,79 @@ impl EventLog {
 
     /// A place just before event number `event`, or at the end when there are fewer.
     pub fn cursor_at(&self, event: u64) -> Cursor {
-        let event = event.min(self.events);
-        let block = self.blocks.partition_point(|block| block.first <= event).saturating_sub(1);
-        let Some(found) = self.blocks.get(block) else { return Cursor::default() };
-        let mut cursor = Cursor { next: found.first, block, offset: 0, parts: found.parts.clone() };
-        while cursor.next < event && self.step(&mut cursor).is_some() {}
-        cursor
+        self.place_at(event).0
+    }
+
+    /// The same place, or one of less than a block before it where such places are shared.
+    pub fn cursor_near(&self, event: u64) -> Cursor {
+        let there = self.cursor_at(event);
+        let shared = self.cursor_at(there.next / SPACING * SPACING);
+        if self.is_within(&shared, &there, BLOCK_BYTES) { shared } else { there }
+    }
+
+    /// Whether no more than so many bytes lie between two places.
+    pub fn is_within(&self, from: &Cursor, to: &Cursor, most: usize) -> bool {
+        if to.next <= from.next {
+            return true;
+        }
+        let mut left = most + from.offset;
+        for block in self.blocks.get(from.block..to.block).unwrap_or_default() {
+            let Some(rest) = left.checked_sub(block.len()) else { return false };
+            left = rest;
+        }
+        to.offset <= left
+    }
+
+    /// The parts that are open there.
+    pub fn open_at(&self, event: u64) -> Open {
+        self.place_at(event).1
+    }
+
+    fn place_at(&self, event: u64) -> (Cursor, Open) {
+        if event >= self.events {
+            let block = self.blocks.len().saturating_sub(1);
+            let offset = self.blocks.last().map_or(0, Vec::len);
+            let parts = self.parts.ids.clone();
+            return (Cursor { next: self.events, block, offset, parts }, self.parts.open);
+        }
+        let passed = event / SPACING;
+        let point = passed.checked_sub(1).and_then(|index| self.points.get(index as usize));
+        let (mut cursor, mut open) = match point {
+            None => (Cursor::default(), Open::default()),
+            Some(Point { place: Place { block, offset }, parts: Parts { ids, open } }) => {
+                let (next, parts) = (passed * SPACING, ids.clone());
+                (Cursor { next, block: *block, offset: *offset, parts }, *open)
+            }
+        };
+        while cursor.next < event
+            && let Some((entry, end)) = self.peek(&mut cursor)
+        {
+            open.pass(cursor.next, entry.kind);
+            cursor.pass(entry, end);
+        }
+        (cursor, open)
+    }
+
+    /// The number of the first event of the first tool call that has no result just before event
+    /// number `event`.
+    pub fn first_open_call_at(&self, event: u64) -> Option<u64> {
+        self.calls.first_open_at(event)
+    }
+
+    /// The `index`th of the events that say with what tools are called, in order.
+    pub fn input(&self, index: usize) -> Option<Input> {
+        self.calls.input(index)
+    }
+
+    /// What such an event says.
+    pub fn input_entry(&self, input: &Input) -> Entry<'_> {
+        let Place { block, offset } = input.place;
+        read_entry(&self.blocks[block][offset..]).0
+    }
+
+    /// The ids, in JSON form, of the calls that have no result, in order.
+    pub fn open_calls(&self) -> impl Iterator<Item = &str> {
+        self.calls.open()
     }
 
     /// Hands entries over from the cursor on, each with the parts open at it, until there are no
@@ -266,7 +369,7 @@ impl EventLog {
         mut take: impl FnMut(Kind, &'a [u8]),
     ) -> usize {
         let Some(block) = self.blocks.get(cursor.block) else { return 0 };
-        let mut rest = &block.bytes[cursor.offset..];
+        let mut rest = &block[cursor.offset..];
         let mut count = 0;
         while count < most && !rest.is_empty() {
             let (Entry { kind, payload }, behind) = read_entry(rest);
@@ -278,29 +381,21 @@ impl EventLog {
             rest = behind;
             count += 1;
         }
-        cursor.offset = block.bytes.len() - rest.len();
+        cursor.offset = block.len() - rest.len();
         cursor.next += count as u64;
         count
-    }
-
-    fn step(&self, cursor: &mut Cursor) -> Option<()> {
-        let (entry, end) = self.peek(cursor)?;
-        cursor.parts.pass(entry);
-        cursor.offset = end;
-        cursor.next += 1;
-        Some(())
     }
 
     /// The entry at the cursor and the offset behind it.
     fn peek(&self, cursor: &mut Cursor) -> Option<(Entry<'_>, usize)> {
         let mut block = self.blocks.get(cursor.block)?;
-        if cursor.offset == block.bytes.len() {
+        if cursor.offset == block.len() {
             block = self.blocks.get(cursor.block + 1)?;
             cursor.block += 1;
             cursor.offset = 0;
         }
-        let (entry, behind) = read_entry(&block.bytes[cursor.offset..]);
-        Some((entry, block.bytes.len() - behind.len()))
+        let (entry, behind) = read_entry(&block[cursor.offset..]);
+        Some((entry, block.len() - behind.len()))
     }
 }
 
@@ -323,6 +418,13 @@ impl Cursor {
     /// The parts started last before this place.
     pub fn parts(&self) -> &OpenParts {
         &self.parts
+    }
+
+    /// Passes an entry, behind which is `end`.
+    fn pass(&mut self, entry: Entry<'_>, end: usize) {
+        self.parts.pass(entry);
+        self.offset = end;
+        self.next += 1;
     }
 }
 
@@ -433,9 +535,86 @@ pub(crate) mod tests {
             });
             assert_eq!(placed.next(), number as u64, "what breaks off is not read");
             assert_eq!(json, event.as_bytes(), "event {number}");
-            log.step(&mut walking);
+            if let Some((entry, end)) = log.peek(&mut walking) {
+                walking.pass(entry, end);
+            }
         }
         assert_eq!(log.cursor_at(u64::MAX).next(), log.len());
+    }
+
+    #[test]
+    fn what_is_open_is_known_before_every_event() {
+        let tool = |phase: &str, id: usize| {
+            format!(
+                r#"{{"event":"agent","stream":"tool","data":{{"phase":"{phase}","toolCallId":"t{id}\\n","name":"x","result":"r"}}}}"#
+            )
+        };
+        let mut lines: Vec<String> = Vec::new();
+        for turn in 0..300 {
+            lines.extend(LINES.map(str::to_owned));
+            // Some that never come back, some that are called again, some with two results.
+            lines.extend([tool("start", turn), tool("start", turn / 3)]);
+            let results = [turn / 2, turn / 3 + 1].map(|id| tool("result", id));
+            lines.extend(results.into_iter().take(turn % 3));
+        }
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let (log, events) = log_of(&lines);
+        assert!(log.points.len() > 10);
+
+        let mut open = Open::default();
+        // By id: the first event, the last with an input, and whether there is a result.
+        let mut calls: Vec<(String, u64, u64, bool)> = Vec::new();
+        for (number, event) in events.iter().enumerate() {
+            let number = number as u64;
+            assert_eq!(log.open_at(number), open, "before event {number}");
+            let first = calls.iter().filter(|call| !call.3).map(|call| call.1).min();
+            assert_eq!(log.first_open_call_at(number), first, "before event {number}");
+            let inputs = (0..).map_while(|index| log.input(index));
+            let inputs = inputs.take_while(|input| input.number < number);
+            let last = inputs.filter(|input| input.is_last_before(number));
+            let mut expected: Vec<_> = calls.iter().map(|call| call.2).collect();
+            expected.sort_unstable();
+            for (input, expected) in last.zip(&expected) {
+                assert_eq!(input.number, *expected);
+                assert_eq!(log.input_entry(&input).payload, events[*expected as usize].as_bytes());
+            }
+
+            let (kind, rest) = event[9..].split_once('"').unwrap();
+            let (_, rest) = rest.split_once("\":\"").unwrap();
+            let id = &rest[..rest.find('"').unwrap()];
+            let known = calls.iter_mut().find(|call| call.0 == id);
+            match (kind, known) {
+                ("text-start", _) => open.text = Some(number),
+                ("text-end", _) => open.text = None,
+                ("reasoning-start", _) => open.reasoning = Some(number),
+                ("reasoning-end", _) => open.reasoning = None,
+                ("tool-input-start" | "tool-input-available", Some(call)) => {
+                    (call.2, call.3) = (number, false);
+                }
+                ("tool-input-start", None) => calls.push((id.to_owned(), number, number, false)),
+                ("tool-output-available" | "tool-output-error", Some(call)) => call.3 = true,
+                _ => {}
+            }
+        }
+        let open: Vec<_> =
+            calls.iter().filter(|call| !call.3).map(|call| call.0.as_str()).collect();
+        assert!(open.len() > 100);
+        assert_eq!(log.open_calls().collect::<Vec<_>>(), open);
+    }
+
+    #[test]
+    fn a_place_near_an_event_is_not_far_from_it() {
+        let long = LINES[2].replace("é", &"x".repeat(9_000));
+        let lines: Vec<&str> = LINES.iter().copied().chain([&*long]).cycle().take(4_000).collect();
+        let (log, events) = log_of(&lines);
+        for event in 0..events.len() as u64 {
+            let (near, there) = (log.cursor_near(event), log.cursor_at(event));
+            assert!(near.next() <= event && log.is_within(&near, &there, BLOCK_BYTES));
+            let (start, end) = (log.cursor_at(0), log.cursor_at(u64::MAX));
+            assert!(log.is_within(&end, &start, 0), "what is behind us is near");
+            assert_eq!(log.is_within(&there, &end, 0), there.next() == end.next());
+        }
+        assert!(!log.is_within(&log.cursor_at(0), &log.cursor_at(u64::MAX), BLOCK_BYTES));
     }
 
     #[test]
@@ -469,7 +648,7 @@ pub(crate) mod tests {
         let line = r#"{"event":"agent","stream":"assistant","data":{"delta":"abcdefgh"}}"#;
         let (log, events) = log_of(&vec![line; 10_000]);
         assert!(log.bytes() < 10 * events.len(), "{} bytes", log.bytes());
-        let held: usize = log.blocks.iter().map(|block| block.bytes.capacity()).sum();
+        let held: usize = log.blocks.iter().map(|block| block.capacity()).sum();
         assert!(held < log.bytes() + 2 * BLOCK_BYTES, "{held} bytes held");
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{
     ops::AddAssign,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 use tokio::{
@@ -106,9 +106,7 @@ impl AddAssign for LineCounts {
 pub struct Feed {
     run: u32,
     published: Mutex<Published>,
-    /// Made when first asked for: most runs are read in one protocol, or in none.
-    module_frames: OnceLock<FrameLog>,
-    ai_sdk_frames: OnceLock<FrameLog>,
+    frames: Mutex<Frames>,
     readers: Mutex<Readers>,
     /// A reader has gone.
     one_less: Notify,
@@ -122,6 +120,23 @@ struct Published {
     is_freed: bool,
     watchers: Vec<Weak<dyn Watcher>>,
     lines: LineCounts,
+}
+
+/// The run's frames by protocol: stretches of the run in order, each of which ends where the next one
+/// begins. Made when somebody asks for them: most runs are read in one protocol, or in none.
+#[derive(Default)]
+struct Frames {
+    module: Vec<Arc<FrameLog>>,
+    ai_sdk: Vec<Arc<FrameLog>>,
+}
+
+impl Frames {
+    fn of(&mut self, protocol: Protocol) -> &mut Vec<Arc<FrameLog>> {
+        match protocol {
+            Protocol::Module => &mut self.module,
+            Protocol::AiSdk => &mut self.ai_sdk,
+        }
+    }
 }
 
 /// Those who have not read to the end.
@@ -143,7 +158,7 @@ pub struct Reading {
 impl Reading {
     /// Bytes were pulled: the reader does not stand still.
     pub fn pulled(&self) {
-        self.feed.readers().last_pull = Some(Instant::now());
+        self.feed.pulled();
     }
 }
 
@@ -165,8 +180,7 @@ impl Feed {
         Self {
             run,
             published: Mutex::default(),
-            module_frames: OnceLock::new(),
-            ai_sdk_frames: OnceLock::new(),
+            frames: Mutex::default(),
             readers: Mutex::default(),
             one_less: Notify::new(),
         }
@@ -204,13 +218,39 @@ impl Feed {
         read(&published.log, published.end.is_some())
     }
 
-    /// The run's frames, shared by all who read it in this protocol.
-    pub fn frames(&self, protocol: Protocol) -> &FrameLog {
-        let frames = match protocol {
-            Protocol::Module => &self.module_frames,
-            Protocol::AiSdk => &self.ai_sdk_frames,
-        };
-        frames.get_or_init(|| FrameLog::new(protocol))
+    /// The frames that event number `event` belongs to, shared by all who read them in this protocol.
+    /// None but a few are encoded before it: who begins somewhere in the run does not wait for what is
+    /// before.
+    pub fn frames_from(&self, protocol: Protocol, event: u64) -> Arc<FrameLog> {
+        let mut frames = self.frames();
+        let stretches = frames.of(protocol);
+        let behind = stretches.partition_point(|stretch| stretch.first() <= event);
+        let end = stretches.get(behind).map(|next| next.first());
+        let before = behind.checked_sub(1).map(|index| &stretches[index]);
+        let begin = self.with_log(|log, _| {
+            let begin = log.cursor_near(event);
+            let is_near = before.is_some_and(|before| !before.end_before(log, &begin));
+            (!is_near).then_some(begin)
+        });
+        if let (Some(before), None) = (before, &begin) {
+            return Arc::clone(before);
+        }
+        let made =
+            Arc::new(FrameLog::new(protocol, stretches.len(), begin.unwrap_or_default(), end));
+        stretches.insert(behind, Arc::clone(&made));
+        made
+    }
+
+    /// The frames among which this offset is; none when they are gone.
+    pub fn frames_at(&self, protocol: Protocol, offset: usize) -> Option<Arc<FrameLog>> {
+        self.frames().of(protocol).iter().find(|stretch| stretch.has(offset)).cloned()
+    }
+
+    /// How many events have been encoded as frames, in all protocols together.
+    pub fn frames_encoded(&self) -> u64 {
+        let frames = self.frames();
+        let all = frames.module.iter().chain(&frames.ai_sdk);
+        all.map(|stretch| stretch.encoded().0 - stretch.first()).sum()
     }
 
     /// Has `watcher` woken by whatever is published from now on.
@@ -236,6 +276,11 @@ impl Feed {
         readers.pulling += 1;
         readers.last_pull = Some(Instant::now());
         Reading { feed: Arc::clone(self), is_pulling: true }
+    }
+
+    /// Bytes were pulled: those who pull do not stand still.
+    pub fn pulled(&self) {
+        self.readers().last_pull = Some(Instant::now());
     }
 
     /// Adds events to the log, if there are any, with the counts of the lines that they came from.
@@ -274,8 +319,9 @@ impl Feed {
                 () = sleep_until(until) => {}
             }
         };
-        let frames = [&self.module_frames, &self.ai_sdk_frames].into_iter();
-        log.bytes() + frames.filter_map(OnceLock::get).map(FrameLog::free).sum::<usize>()
+        let frames = std::mem::take(&mut *self.frames());
+        let frames = frames.module.iter().chain(&frames.ai_sdk);
+        log.bytes() + frames.map(|stretch| stretch.free()).sum::<usize>()
     }
 
     /// Takes the events away, unless they are kept for a reader: then it says when to try again.
@@ -308,6 +354,10 @@ impl Feed {
 
     fn published(&self) -> MutexGuard<'_, Published> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn frames(&self) -> MutexGuard<'_, Frames> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn readers(&self) -> MutexGuard<'_, Readers> {

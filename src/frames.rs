@@ -1,7 +1,7 @@
 //! A run's events as server-sent events, each encoded once, whoever reads it.
 //!
-//! A [`FrameLog`] holds the frames of one run in one protocol; it grows from the event log when a
-//! reader asks for more than there is, and lives as long as its run. Whole blocks of frames move to
+//! A [`FrameLog`] holds the frames of a stretch of one run in one protocol; it grows from the event log
+//! when a reader asks for more than there is, and lives as long as its run. Whole blocks of frames move to
 //! pages, from which readers get them without a copy. Knows no run and no reader.
 
 use crate::{
@@ -10,8 +10,6 @@ use crate::{
     pages::{Mapped, Pages},
 };
 use std::{
-    borrow::Cow,
-    collections::HashMap,
     ops::ControlFlow,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -26,24 +24,30 @@ pub enum Protocol {
     AiSdk,
 }
 
-/// The frames of a run in one protocol.
+/// The frames of a stretch of a run in one protocol.
 #[derive(Debug)]
 pub struct FrameLog {
     protocol: Protocol,
+    /// The event at which it begins.
+    first: u64,
+    /// The offset of its first frame.
+    base: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     cursor: Cursor,
+    /// The event at which it ends, and another begins; none while it grows with the run.
+    end: Option<u64>,
     blocks: Vec<Block>,
     /// Of all blocks.
     bytes: usize,
-    encoder: Encoder,
     /// The frames of the first blocks. None before there is a whole block, and when the system has
     /// none.
     pages: Option<Pages>,
-    /// The system has refused to take a block: it and those behind it stay where they are.
+    /// No block is to move, or the system has refused to take one: it and those behind it stay where they
+    /// are.
     has_refused: bool,
 }
 
@@ -65,11 +69,45 @@ struct Block {
 
 /// A block is closed when it has this many bytes, or before, when a reader wants it without a copy.
 const BLOCK_BYTES: usize = 64 * 1024;
+/// So many stretches have pages: each takes a descriptor, and a client says where its stretch begins.
+const MOST_PAGED: usize = 8;
+/// A stretch has fewer bytes than this.
+const LONGEST: usize = 1 << 36;
 
 impl FrameLog {
-    /// No frames yet.
-    pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, state: Mutex::default() }
+    /// No frames yet, of the events from `cursor` on, up to event number `end` if there is one. It is
+    /// the run's `stretch`th in this protocol.
+    pub fn new(protocol: Protocol, stretch: usize, cursor: Cursor, end: Option<u64>) -> Self {
+        let (first, base) = (cursor.next(), stretch * LONGEST);
+        let has_refused = stretch >= MOST_PAGED;
+        let state = State { cursor, end, has_refused, ..State::default() };
+        Self { protocol, first, base, state: Mutex::new(state) }
+    }
+
+    /// Whether an offset is one of its own: no two stretches have one in common.
+    pub fn has(&self, offset: usize) -> bool {
+        (self.base..self.base + LONGEST).contains(&offset)
+    }
+
+    /// The event at which it begins.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The event at which it ends, and another begins; none while it grows with the run.
+    pub fn end(&self) -> Option<u64> {
+        self.lock().end
+    }
+
+    /// Has it end before the event at `begin`, where another is to begin. False when it should not: the
+    /// event is encoded, or not more than a block away.
+    pub fn end_before(&self, log: &EventLog, begin: &Cursor) -> bool {
+        let mut state = self.lock();
+        let is_far = !log.is_within(&state.cursor, begin, BLOCK_BYTES);
+        if is_far {
+            state.end = Some(begin.next());
+        }
+        is_far
     }
 
     /// What the frames contain.
@@ -77,19 +115,20 @@ impl FrameLog {
         self.protocol
     }
 
-    /// How many events have been encoded, and into how many bytes.
+    /// The event up to which all are encoded, and the offset behind them.
     pub fn encoded(&self) -> (u64, usize) {
         let state = self.lock();
-        (state.cursor.next(), state.bytes)
+        (state.cursor.next(), self.base + state.bytes)
     }
 
-    /// Encodes about a block's worth of what `log` has more than this. `run` is when the run was
-    /// started. False when there was nothing to encode.
+    /// Encodes about a block's worth of what `log` has more than this. `run` is the run's
+    /// stamp. False when there was nothing to encode.
     pub fn encode_more(&self, log: &EventLog, run: u64) -> bool {
         let mut state = self.lock();
-        let State { cursor, blocks, bytes, encoder, .. } = &mut *state;
+        let State { cursor, end, blocks, bytes, .. } = &mut *state;
         let mut number = cursor.next();
-        if number == log.len() {
+        let end = end.unwrap_or(u64::MAX).min(log.len());
+        if number >= end {
             return false;
         }
         if blocks.last().is_none_or(|block| block.is_closed) {
@@ -104,17 +143,12 @@ impl FrameLog {
         }
         let Some(block) = blocks.last_mut() else { return false };
         log.read(cursor, |entry, parts| {
-            if block.bytes.len() >= BLOCK_BYTES {
+            if block.bytes.len() >= BLOCK_BYTES || number == end {
                 return ControlFlow::Break(());
             }
             number += 1;
-            encoder.frame(
-                self.protocol,
-                EventId { run, events: number },
-                entry,
-                parts,
-                &mut block.bytes,
-            );
+            let id = EventId { run, events: number };
+            write_frame(self.protocol, id, entry, parts, &mut block.bytes);
             block.ends.push(block.bytes.len() as u32);
             ControlFlow::Continue(())
         });
@@ -125,22 +159,24 @@ impl FrameLog {
         true
     }
 
-    /// Where the frame of event number `event` begins; none when that is not encoded yet.
+    /// Where the frame of event number `event`, which is not before its first, begins; none when that
+    /// is not encoded yet.
     pub fn offset_of(&self, event: u64) -> Option<usize> {
         let state = self.lock();
         if event >= state.cursor.next() {
-            return (event == state.cursor.next()).then_some(state.bytes);
+            return (event == state.cursor.next()).then_some(self.base + state.bytes);
         }
         let index = state.blocks.partition_point(|block| block.first_event <= event);
         let block = &state.blocks[index.checked_sub(1)?];
         let before = (event - block.first_event) as usize;
         let within = before.checked_sub(1).map_or(0, |last| block.ends[last] as usize);
-        Some(block.start + within)
+        Some(self.base + block.start + within)
     }
 
     /// Appends frames from `offset` on to `out`, until that has `limit` bytes or all that is encoded
     /// is read. Returns the offset behind them.
-    pub fn read(&self, mut offset: usize, limit: usize, out: &mut Vec<u8>) -> usize {
+    pub fn read(&self, offset: usize, limit: usize, out: &mut Vec<u8>) -> usize {
+        let mut offset = offset - self.base;
         let state = self.lock();
         let paged = state.paged();
         while out.len() < limit && offset < state.bytes {
@@ -162,12 +198,13 @@ impl FrameLog {
             out.extend_from_slice(&rest[..taken]);
             offset += taken;
         }
-        offset
+        self.base + offset
     }
 
     /// Frames from `offset` on without a copy, up to `most` bytes. None when fewer than `least` can be
     /// had in this way.
     pub fn share(&self, offset: usize, least: usize, most: usize) -> Option<Mapped> {
+        let offset = offset - self.base;
         let mut state = self.lock();
         if state.bytes.checked_sub(offset)? < least {
             return None;
@@ -177,11 +214,6 @@ impl FrameLog {
         }
         let there = state.paged().checked_sub(offset).filter(|&there| there >= least)?;
         state.pages.as_ref()?.map(offset, there.min(most))
-    }
-
-    /// The ids, in JSON form, of the calls among what is encoded that have no result, in order.
-    pub fn open_calls(&self) -> Vec<Box<str>> {
-        self.lock().encoder.open_calls()
     }
 
     /// Frees the frames; returns how many bytes they took.
@@ -233,7 +265,7 @@ impl Block {
 /// What an `id:` line says: the run, and how many of its events the reader has had with this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventId {
-    /// When the run was started, which tells it from the session's other runs.
+    /// Its stamp, which tells it from the session's other runs.
     pub run: u64,
     /// The number of events.
     pub events: u64,
@@ -268,98 +300,50 @@ fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes frames. For the AI SDK it knows the tool calls so far: a result without its call is left
-/// out, because the SDK's reader ends with an error at it.
-#[derive(Debug, Default)]
-pub(crate) struct Encoder {
-    /// By id in JSON form.
-    calls: HashMap<Box<str>, Call>,
+/// Writes the frame of an event, if the protocol has one for it: the AI SDK's reader ends with an error
+/// at the result of a call that it does not know. `id` counts the event; `parts` are those open at it.
+pub(crate) fn write_frame(
+    protocol: Protocol,
+    id: EventId,
+    entry: Entry<'_>,
+    parts: &OpenParts,
+    out: &mut Vec<u8>,
+) {
+    let text = match (protocol, entry.kind) {
+        (Protocol::AiSdk, Kind::Orphan) => return,
+        (Protocol::AiSdk, Kind::Json) => valid_error(entry.payload),
+        _ => None,
+    };
+    if protocol == Protocol::AiSdk {
+        id.write(out);
+    }
+    out.extend_from_slice(b"data: ");
+    match text {
+        Some(text) => out.extend_from_slice(&text),
+        None => entry.write_json(parts, out),
+    }
+    out.extend_from_slice(b"\n\n");
 }
 
-#[derive(Debug)]
-struct Call {
-    /// The number of the first event with this id: where the SDK's message has its part.
-    first: u64,
-    /// The number of the last event with its input.
-    input: u64,
-    has_result: bool,
-}
-
-impl Encoder {
-    /// Writes the frame of an event. `id` counts it; `parts` are those open at it.
-    pub fn frame(
-        &mut self,
-        protocol: Protocol,
-        id: EventId,
-        entry: Entry<'_>,
-        parts: &OpenParts,
-        out: &mut Vec<u8>,
-    ) {
-        let before = out.len();
-        if protocol == Protocol::AiSdk {
-            id.write(out);
+/// A failed tool's event as the AI SDK takes it, where it does not take it as it is.
+fn valid_error(json: &[u8]) -> Option<Vec<u8>> {
+    if !json.starts_with(br#"{"type":"tool-output-error""#) {
+        return None;
+    }
+    let (mut call, mut error_text) = (None, None);
+    let mut cursor = json::Cursor::new(std::str::from_utf8(json).ok()?);
+    let read = cursor.members(|cursor, key| {
+        let value = cursor.value()?;
+        match key.json().as_str() {
+            "toolCallId" => call = value.as_str(),
+            "errorText" => error_text = Some(value),
+            _ => {}
         }
-        out.extend_from_slice(b"data: ");
-        if protocol == Protocol::AiSdk && entry.kind == Kind::Json {
-            match self.valid_json(id.events - 1, entry) {
-                Some(json) => out.extend_from_slice(&json),
-                None => return out.truncate(before),
-            }
-        } else {
-            entry.write_json(parts, out);
-        }
-        out.extend_from_slice(b"\n\n");
-    }
-
-    /// A tool's event as the AI SDK takes it, if it does.
-    pub fn valid_json<'e>(&mut self, number: u64, entry: Entry<'e>) -> Option<Cow<'e, [u8]>> {
-        let json = entry.payload;
-        let (mut kind, mut call, mut error_text) = (None, None, None);
-        let mut cursor = json::Cursor::new(std::str::from_utf8(json).ok()?);
-        let read = cursor.members(|cursor, key| {
-            let value = cursor.value()?;
-            match key.json().as_str() {
-                "type" => kind = value.as_str(),
-                "toolCallId" => call = value.as_str(),
-                "errorText" => error_text = Some(value),
-                _ => {}
-            }
-            Ok(())
-        });
-        read.ok()?;
-        let call = call?.json();
-        let call = call.as_str();
-        match kind?.json().as_str() {
-            "tool-input-start" | "tool-input-available" => {
-                let new = || Call { first: number, input: number, has_result: false };
-                let call = self.calls.entry(call.into()).or_insert_with(new);
-                (call.input, call.has_result) = (number, false);
-            }
-            _ => self.calls.get_mut(call)?.has_result = true,
-        }
-        let error_text = error_text.filter(|text| text.as_str().is_none());
-        Some(error_text.map_or_else(|| json.into(), |text| with_error_text(call, text).into()))
-    }
-
-    /// The numbers of the events with the inputs of all calls so far, in order.
-    pub fn inputs(&self) -> Vec<u64> {
-        let mut inputs: Vec<_> = self.calls.values().map(|call| call.input).collect();
-        inputs.sort_unstable();
-        inputs
-    }
-
-    /// The ids of the calls that have no result, in the order of their first events.
-    fn open_calls(&self) -> Vec<Box<str>> {
-        let open = self.calls.iter().filter(|(_, call)| !call.has_result);
-        let mut open: Vec<_> = open.map(|(id, call)| (call.first, id.clone())).collect();
-        open.sort_unstable();
-        open.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// The number of the first event of those calls that have no result.
-    pub fn first_open_call(&self) -> Option<u64> {
-        self.calls.values().filter(|call| !call.has_result).map(|call| call.first).min()
-    }
+        Ok(())
+    });
+    read.ok()?;
+    let error_text = error_text.filter(|text| text.as_str().is_none())?;
+    Some(with_error_text(call?.json().as_str(), error_text))
 }
 
 /// The agent may say anything as an error; the AI SDK takes a string.
@@ -377,7 +361,7 @@ mod tests {
     const RUN: u64 = 1_771_000_000_000;
 
     fn encoded(protocol: Protocol, log: &EventLog) -> (FrameLog, String) {
-        let frames = FrameLog::new(protocol);
+        let frames = FrameLog::new(protocol, 0, Cursor::default(), None);
         while frames.encode_more(log, RUN) {}
         let mut bytes = Vec::new();
         let end = frames.read(0, usize::MAX, &mut bytes);

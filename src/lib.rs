@@ -57,7 +57,7 @@
 //! | [`engine`] | starts runs, and ends all of them: a session's place, its store, its input and its task |
 //! | [`leftovers`] | ends what the runs of a killed server have left |
 //! | [`launch`] | what a caller asks to be started → a command |
-//! | [`registry`] | which run belongs to which session; refuses a second one, and all when the process ends |
+//! | [`registry`] | which run belongs to which session; refuses a second one, and all when the process ends; what is remembered of earlier ones |
 //! | [`sse`] | a place in a run's server-sent events |
 //! | [`run`] | a run's task: its lifecycle, its watchdogs, its answer, and what others may ask of it |
 //! | [`persistence`] | when a run's answer is written |
@@ -66,7 +66,7 @@
 //! | [`feed`] | what readers need of a run: its events, its end, who is woken; frees the events |
 //! | [`batch`], [`frames`] | a run's events as JavaScript reads them, and as server-sent events |
 //! | `pages` | bytes that many readers get without a copy |
-//! | [`event_log`] | a run's events and the cursors into them |
+//! | [`event_log`] | a run's events and the cursors into them; what is open at every place |
 //! | [`message`] | events folded into the message to keep |
 //! | [`settings`] | what can be set |
 //! | [`mod@format`] | agent lines → what the UI is told, a file for each format; default commands, error texts |

@@ -2,11 +2,13 @@
 //!
 //! It belongs to the process, so that hot reloads, second copies of the JavaScript and worker threads
 //! share its runs. A session's place is claimed, and the claim can be refused; once the registry is
-//! closing, every claim is. It knows nothing of what a run does.
+//! closing, every claim is. Of runs that are forgotten it remembers what the session's next one must not
+//! take for its own. It knows nothing of what a run does.
 
 use crate::{
     error::{Error, Result},
     feed::LineCounts,
+    json::JsonString,
     run::Run,
     session_id::SessionId,
 };
@@ -29,32 +31,76 @@ struct Runs {
     is_closing: bool,
     /// Lines of the runs that are no longer among these.
     departed: LineCounts,
+    pasts: Pasts,
+}
+
+/// What is remembered of sessions whose runs may be forgotten.
+#[derive(Default)]
+struct Pasts {
+    by_session: HashMap<SessionId, Past>,
+    /// No session that is not among these has had a run with a higher stamp.
+    others: u64,
+}
+
+#[derive(Default)]
+struct Past {
+    /// The last run's.
+    stamp: u64,
+    /// The agent's runs that did not come to their end.
+    unfinished: Vec<JsonString>,
+}
+
+/// How many sessions are remembered, and how many runs of the agent for each.
+const MAX_PASTS: usize = 16 * 1024;
+const MAX_UNFINISHED: usize = 32;
+
+impl Pasts {
+    fn last_stamp(&self, session: &SessionId) -> u64 {
+        self.by_session.get(session).map_or(self.others, |past| past.stamp)
+    }
+
+    fn note_stamp(&mut self, session: &SessionId, stamp: u64) {
+        if self.by_session.len() >= MAX_PASTS && !self.by_session.contains_key(session) {
+            let highest = self.by_session.drain().map(|(_, past)| past.stamp).max();
+            self.others = self.others.max(highest.unwrap_or(0));
+        }
+        self.by_session.entry(session.clone()).or_default().stamp = stamp;
+    }
+
+    fn note_unfinished(&mut self, session: &SessionId, runs: &[JsonString]) {
+        let Some(past) = self.by_session.get_mut(session) else { return };
+        past.unfinished.retain(|known| !runs.contains(known));
+        past.unfinished.extend_from_slice(runs);
+        let excess = past.unfinished.len().saturating_sub(MAX_UNFINISHED);
+        past.unfinished.drain(..excess);
+    }
 }
 
 static RUNS: Lazy<Mutex<Runs>> = Lazy::new(Mutex::default);
 static ONE_LESS: Condvar = Condvar::new();
 
 impl Runs {
-    /// Makes sure that the session may have a new run. Returns its last one.
-    fn check_free(&self, session: &SessionId) -> Result<Option<&Arc<Run>>> {
+    /// Makes sure that the session may have a new run.
+    fn check_free(&self, session: &SessionId) -> Result<()> {
         if self.is_closing {
             return Err(Error::closing());
         }
         match self.by_session.get(session) {
             Some(run) if run.feed.is_running() => Err(Error::already_running()),
-            before => Ok(before),
+            _ => Ok(()),
         }
     }
 }
 
-/// The earliest start time of the session's next run: message ids are made of it, and two runs of a
-/// session must not share one.
+/// The lowest stamp that the session's next run may have: message ids are made of it, and two runs of a
+/// session must not share one, whatever the clock does.
 ///
 /// # Errors
 /// `RUN_ALREADY_ACTIVE` when the session's run is running; `CLOSING` when the process ends.
-pub(crate) fn earliest_start(session: &SessionId) -> Result<u64> {
+pub(crate) fn lowest_stamp(session: &SessionId) -> Result<u64> {
     let runs = lock();
-    Ok(runs.check_free(session)?.map_or(0, |run| run.started_at + 1))
+    runs.check_free(session)?;
+    Ok(runs.pasts.last_stamp(session) + 1)
 }
 
 /// A number for a run that no other run of this process has.
@@ -66,10 +112,11 @@ pub(crate) fn new_id() -> u32 {
 /// Gives the run its session's place, in which its last run was.
 ///
 /// # Errors
-/// As [`earliest_start`].
+/// As [`lowest_stamp`].
 pub(crate) fn add(run: &Arc<Run>) -> Result<()> {
     let mut runs = lock();
     runs.check_free(&run.session)?;
+    runs.pasts.note_stamp(&run.session, run.stamp);
     runs.running.insert(run.id, Arc::clone(run));
     let replaced = runs.by_session.insert(run.session.clone(), Arc::clone(run));
     if let Some(replaced) = &replaced {
@@ -80,6 +127,17 @@ pub(crate) fn add(run: &Arc<Run>) -> Result<()> {
         replaced.feed.leave();
     }
     Ok(())
+}
+
+/// These runs of the agent did not come to their end when the session's run did.
+pub(crate) fn note_unfinished(session: &SessionId, runs: &[JsonString]) {
+    lock().pasts.note_unfinished(session, runs);
+}
+
+/// The runs of the agent in this session that did not come to their end, the latest ones.
+pub(crate) fn unfinished(session: &SessionId) -> Vec<JsonString> {
+    let runs = lock();
+    runs.pasts.by_session.get(session).map_or_else(Vec::new, |past| past.unfinished.clone())
 }
 
 /// The run is over.
@@ -146,4 +204,43 @@ pub(crate) fn wait_until_none_runs(patience: Duration) -> bool {
 
 fn lock() -> MutexGuard<'static, Runs> {
     RUNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_stamp_is_below_one_that_was_forgotten() {
+        let mut pasts = Pasts::default();
+        let session = |number: usize| SessionId::new(&format!("s{number}")).unwrap();
+        pasts.note_stamp(&session(0), 9_000_000);
+        for number in 1..2 * MAX_PASTS {
+            pasts.note_stamp(&session(number), number as u64);
+        }
+        assert!(pasts.by_session.len() <= MAX_PASTS);
+        for number in 0..2 * MAX_PASTS {
+            let had = if number == 0 { 9_000_000 } else { number as u64 };
+            assert!(pasts.last_stamp(&session(number)) >= had, "session {number}");
+        }
+        let last = 2 * MAX_PASTS - 1;
+        assert_eq!(pasts.last_stamp(&session(last)), last as u64);
+    }
+
+    #[test]
+    fn of_runs_that_did_not_end_the_latest_are_remembered() {
+        let mut pasts = Pasts::default();
+        let session = SessionId::new("s").unwrap();
+        let run = |number: usize| JsonString::from(&*number.to_string());
+        pasts.note_unfinished(&session, &[run(1)]);
+        assert!(pasts.by_session.is_empty(), "a session that was forgotten meanwhile");
+        pasts.note_stamp(&session, 1);
+        for number in 0..2 * MAX_UNFINISHED {
+            pasts.note_unfinished(&session, &[run(number), run(0)]);
+        }
+        let past = &pasts.by_session[&session];
+        assert_eq!((past.stamp, past.unfinished.len()), (1, MAX_UNFINISHED));
+        assert_eq!(past.unfinished.iter().filter(|known| **known == run(0)).count(), 1);
+        assert!(past.unfinished.contains(&run(2 * MAX_UNFINISHED - 1)));
+    }
 }

@@ -13,10 +13,10 @@
 //! to the cursor. Neither loses or doubles anything.
 
 use crate::{
-    event_log::{Cursor, Entry, Kind, OpenParts},
+    event_log::{Cursor, Entry, Kind, Open, OpenParts},
     feed::Reading,
-    frames::{Encoder, EventId, Protocol},
-    json::{JsonStr, JsonString, trusted},
+    frames::{EventId, FrameLog, Protocol, write_frame},
+    json::JsonStr,
     pages::Mapped,
     run::Run,
 };
@@ -26,8 +26,11 @@ use std::{ops::ControlFlow, sync::Arc};
 pub const CHUNK_BYTES: usize = 64 * 1024;
 /// Less is copied: that takes no longer.
 const LEAST_SHARED_BYTES: usize = 16 * 1024;
-/// Merged deltas grow no longer than about this.
+/// A copy that many readers are given has at most so many bytes. What is more is mapped for each.
+const MOST_LIVE_BYTES: usize = LEAST_SHARED_BYTES;
+/// Merged deltas grow no longer than about this, and are no more than these.
 const MERGED_BYTES: usize = 32 * 1024;
+const MERGED_DELTAS: usize = 8 * 1024;
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +60,11 @@ pub struct FrameReader {
     protocol: Protocol,
     /// Bytes of its own that come first.
     own: Vec<u8>,
-    /// The replay that it wants shortened, while there is more of it.
-    compact: Option<Compact>,
+    /// Writes more of them, while there are more.
+    opening: Option<Opening>,
     /// Among the shared frames; none until the replay of its own is over.
     offset: Option<usize>,
-    /// The event at which the shared frames begin.
+    /// The event at which the shared frames begin, or go on where there is no offset.
     shared_from: u64,
     /// Keeps the run's events until all are read.
     reading: Option<Reading>,
@@ -78,33 +81,57 @@ enum State {
 }
 
 impl FrameReader {
-    /// A reader of the run's frames.
+    /// A reader of the run's frames. What it costs does not depend on the run's length.
     pub fn new(run: Arc<Run>, protocol: Protocol, from: From) -> Self {
         // First: what is there now stays there.
         let reading = Some(run.feed.pulling());
-        let length = run.feed.with_log(|log, _| log.len());
-        let (begin, shared_from) = match from {
-            From::Start => (0, 0),
-            From::CompactTo(event) => (0, event.min(length)),
-            From::Event(event) => (event.min(length), event.min(length)),
-            From::Resume(event) => {
-                let event = event.min(length);
-                (Open::at(&run, event).first().unwrap_or(event), event)
+        let (shared_from, opening) = run.feed.with_log(|log, _| {
+            let merged = |begin, end| {
+                (begin < end).then(|| Opening::Merged(Merged::new(log.cursor_at(begin), end)))
+            };
+            match from {
+                From::Start => (0, None),
+                From::CompactTo(event) => {
+                    let event = event.min(log.len());
+                    (event, merged(0, event))
+                }
+                From::Event(event) => {
+                    let event = event.min(log.len());
+                    let starts = || Opening::Starts(Starts::new(log.open_at(event), event));
+                    (event, (protocol == Protocol::AiSdk).then(starts))
+                }
+                From::Resume(event) => {
+                    let event = event.min(log.len());
+                    let Open { text, reasoning } = log.open_at(event);
+                    let open = [text, reasoning, log.first_open_call_at(event)];
+                    let first = open.into_iter().flatten().min();
+                    (event, merged(first.unwrap_or(event), event))
+                }
             }
-        };
+        });
         let mut own = Vec::new();
         if protocol == Protocol::AiSdk {
             let id = JsonStr::escape(&run.message_id);
             let start =
                 format!("data: {{\"type\":\"start\",\"messageId\":\"{}\"}}\n\n", id.as_str());
             own.extend_from_slice(start.as_bytes());
-            if let From::Event(_) = from {
-                Open::at(&run, shared_from).write_starts(&run, &mut own);
-            }
         }
-        let compact = (begin < shared_from).then(|| Compact::new(&run, begin, shared_from));
-        let state = State::Open;
-        Self { run, protocol, own, compact, offset: None, shared_from, reading, state }
+        let (offset, state) = (None, State::Open);
+        Self { run, protocol, own, opening, offset, shared_from, reading, state }
+    }
+
+    /// Where it is among the frames that all share; none while it reads what is only for itself, or
+    /// when it reads no further.
+    pub fn place(&self) -> Option<usize> {
+        let is_shared = self.own.is_empty() && self.opening.is_none();
+        self.offset.filter(|_| is_shared && self.state == State::Open)
+    }
+
+    /// It was given the shared frames up to this place otherwise, by [`read_live`].
+    pub fn go_on_at(&mut self, place: usize) {
+        if self.place().is_some() {
+            self.offset = Some(place);
+        }
     }
 
     /// The next bytes, at most [`CHUNK_BYTES`]. None when there are none now; then, if
@@ -119,23 +146,27 @@ impl FrameReader {
         if self.state == State::Cut {
             return None;
         }
+        let mut slices = 0;
         while self.own.len() < CHUNK_BYTES
-            && let Some(compact) = &mut self.compact
+            && (slices < SLICES || self.own.is_empty())
+            && let Some(opening) = &mut self.opening
         {
-            if !compact.write_more(&self.run, self.protocol, &mut self.own) {
-                self.compact = None;
+            if !opening.write_more(&self.run, self.protocol, &mut self.own) {
+                self.opening = None;
             }
+            slices += 1;
         }
         if self.own.len() > CHUNK_BYTES {
             let rest = self.own.split_off(CHUNK_BYTES);
             return Some(Chunk::Own(std::mem::replace(&mut self.own, rest)));
         }
         let mut bytes = std::mem::take(&mut self.own);
-        if self.compact.is_none() && self.state == State::Open {
+        if self.opening.is_none() && self.state == State::Open {
             // Looked at before reading: what was published until then is read.
             let was_over = !self.run.feed.is_running();
-            if let Some(at) = self.encode_ahead() {
-                let frames = self.run.feed.frames(self.protocol);
+            let mut is_last = false;
+            if let Some((frames, at)) = self.encode_ahead() {
+                is_last = frames.end().is_none();
                 if bytes.is_empty()
                     && let Some(shared) = frames.share(at, LEAST_SHARED_BYTES, CHUNK_BYTES)
                 {
@@ -148,7 +179,7 @@ impl FrameReader {
                 self.cut();
                 return None;
             }
-            if was_over && bytes.len() < CHUNK_BYTES {
+            if was_over && is_last && bytes.len() < CHUNK_BYTES {
                 self.state = State::Over;
                 self.reading = None;
                 if self.protocol == Protocol::AiSdk {
@@ -171,7 +202,7 @@ impl FrameReader {
     fn cut(&mut self) {
         self.state = State::Cut;
         self.reading = None;
-        self.compact = None;
+        self.opening = None;
         self.own = Vec::new();
     }
 
@@ -186,177 +217,440 @@ impl FrameReader {
         self.state == State::Cut
     }
 
-    /// Encodes what is missing of the next [`CHUNK_BYTES`] of the shared frames. Returns the offset
-    /// at which they begin; none when that is not encoded yet.
-    fn encode_ahead(&mut self) -> Option<usize> {
-        let run = &self.run;
-        let frames = run.feed.frames(self.protocol);
-        let encode_more = || run.feed.with_log(|log, _| frames.encode_more(log, run.started_at));
-        while self.offset.is_none() {
-            self.offset = frames.offset_of(self.shared_from);
-            if self.offset.is_none() && !encode_more() {
-                return None;
+    /// Encodes what is missing of the next [`CHUNK_BYTES`] of the shared frames. Returns those, and the
+    /// offset at which they begin; none when that is not encoded yet.
+    fn encode_ahead(&mut self) -> Option<(Arc<FrameLog>, usize)> {
+        let (run, protocol) = (&self.run, self.protocol);
+        let encode_more =
+            |frames: &FrameLog| run.feed.with_log(|log, _| frames.encode_more(log, run.stamp));
+        loop {
+            let (frames, at) = match self.offset {
+                Some(at) => (run.feed.frames_at(protocol, at)?, at),
+                None => {
+                    let frames = run.feed.frames_from(protocol, self.shared_from);
+                    let mut offset = frames.offset_of(self.shared_from);
+                    while offset.is_none() && encode_more(&frames) {
+                        offset = frames.offset_of(self.shared_from);
+                    }
+                    (frames, offset?)
+                }
+            };
+            self.offset = Some(at);
+            while frames.encoded().1 < at + CHUNK_BYTES && encode_more(&frames) {}
+            match frames.end() {
+                // All of these are read: they go on in others.
+                Some(end) if frames.encoded() == (end, at) => {
+                    (self.offset, self.shared_from) = (None, end);
+                }
+                _ => return Some((frames, at)),
             }
         }
-        let at = self.offset?;
-        while frames.encoded().1 < at + CHUNK_BYTES && encode_more() {}
-        Some(at)
     }
+}
+
+/// Copies the shared frames from `place` on, for all readers that are there. False when they are so many
+/// that each reader should pull for itself, or are gone.
+pub fn read_live(run: &Run, protocol: Protocol, place: usize, out: &mut Vec<u8>) -> bool {
+    // What stands at a place reads: it does not stand still.
+    run.feed.pulled();
+    let Some(frames) = run.feed.frames_at(protocol, place) else { return false };
+    while frames.encoded().1 <= place + MOST_LIVE_BYTES
+        && run.feed.with_log(|log, _| frames.encode_more(log, run.stamp))
+    {}
+    // Where these frames end, each goes on in others by itself.
+    let is_last = frames.end().is_none();
+    if run.feed.is_freed() || !is_last || frames.encoded().1 > place + MOST_LIVE_BYTES {
+        return false;
+    }
+    frames.read(place, MOST_LIVE_BYTES, out);
+    true
 }
 
 /// Writes what the run's events leave open: calls without a result.
 fn frames_end(run: &Run, out: &mut Vec<u8>) {
-    for call in run.feed.frames(Protocol::AiSdk).open_calls() {
-        let text = r#"data: {"type":"tool-output-error","toolCallId":""#;
-        out.extend_from_slice(text.as_bytes());
-        out.extend_from_slice(call.as_bytes());
-        out.extend_from_slice(b"\",\"errorText\":\"interrupted\"}\n\n");
-    }
+    run.feed.with_log(|log, _| {
+        for call in log.open_calls() {
+            let text = r#"data: {"type":"tool-output-error","toolCallId":""#;
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(call.as_bytes());
+            out.extend_from_slice(b"\",\"errorText\":\"interrupted\"}\n\n");
+        }
+    });
 }
 
-/// Events read while the log is locked once.
+/// Events looked at while the log is locked once, and how often that is done for a chunk.
 const SLICE: u64 = 4096;
+const SLICES: usize = 4;
 
-/// Hands over the events from the cursor up to number `until`, with their numbers, locking the log
-/// for a slice at a time. Ends before that when the events are gone.
-fn read_up_to(run: &Run, cursor: &mut Cursor, until: u64, mut visit: impl FnMut(u64, Entry<'_>)) {
-    while cursor.next() < until {
-        let mut number = cursor.next();
-        let end = until.min(number + SLICE);
+/// What a reader gets before the shared frames.
+enum Opening {
+    Starts(Starts),
+    Merged(Merged),
+}
+
+impl Opening {
+    /// Writes some frames. False when all are written, or cannot be any more.
+    fn write_more(&mut self, run: &Run, protocol: Protocol, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Starts(starts) => starts.write_more(run, protocol, out),
+            Self::Merged(merged) => merged.write_more(run, protocol, out),
+        }
+    }
+}
+
+/// The frames without which the AI SDK's reader would refuse what follows an event: the starts of the
+/// parts that are open there, and the inputs of the calls, any of which may get another result.
+struct Starts {
+    until: u64,
+    /// Events that begin parts, in order.
+    parts: [Option<u64>; 2],
+    /// Which of the inputs comes next.
+    input: usize,
+}
+
+impl Starts {
+    /// Of what is `open` at event number `until`.
+    fn new(open: Open, until: u64) -> Self {
+        let mut parts = [open.text, open.reasoning];
+        parts.sort_unstable();
+        Self { until, parts, input: 0 }
+    }
+
+    fn write_more(&mut self, run: &Run, protocol: Protocol, out: &mut Vec<u8>) -> bool {
+        let id = |number| EventId { run: run.stamp, events: number + 1 };
         run.feed.with_log(|log, _| {
-            log.read(cursor, |entry, _| {
-                if number == end {
-                    return ControlFlow::Break(());
+            let Self { until, parts, input } = self;
+            let mut write_parts = |before: u64, out: &mut Vec<u8>| {
+                for part in parts.iter_mut() {
+                    let Some(number) = part.take_if(|number| *number < before) else { continue };
+                    log.read(&mut log.cursor_at(number), |entry, parts| {
+                        write_frame(protocol, id(number), entry, parts, out);
+                        ControlFlow::Break(())
+                    });
                 }
-                visit(number, entry);
-                number += 1;
-                ControlFlow::Continue(())
-            });
-        });
-        if number < end {
-            return;
-        }
-    }
-}
-
-/// What is open at a place in a run: the numbers of the events with which it began.
-struct Open {
-    text: Option<u64>,
-    reasoning: Option<u64>,
-    /// Knows the tool calls.
-    encoder: Encoder,
-}
-
-impl Open {
-    /// What is open just before event number `event`.
-    fn at(run: &Run, event: u64) -> Self {
-        let mut open = Self { text: None, reasoning: None, encoder: Encoder::default() };
-        read_up_to(run, &mut Cursor::default(), event, |number, entry| match entry.kind {
-            Kind::TextStart => open.text = Some(number),
-            Kind::TextEnd => open.text = None,
-            Kind::ReasoningStart => open.reasoning = Some(number),
-            Kind::ReasoningEnd => open.reasoning = None,
-            Kind::Json => drop(open.encoder.valid_json(number, entry)),
-            Kind::TextDelta | Kind::ReasoningDelta => {}
-        });
-        open
-    }
-
-    /// The first of them.
-    fn first(&self) -> Option<u64> {
-        [self.text, self.reasoning, self.encoder.first_open_call()].into_iter().flatten().min()
-    }
-
-    /// Writes the frames without which the AI SDK's reader would refuse what follows: the starts of
-    /// the open parts, and the inputs of the calls, any of which may get another result.
-    fn write_starts(&self, run: &Run, out: &mut Vec<u8>) {
-        let mut numbers = self.encoder.inputs();
-        numbers.extend([self.text, self.reasoning].into_iter().flatten());
-        numbers.sort_unstable();
-        let mut encoder = Encoder::default();
-        for number in numbers {
-            let id = EventId { run: run.started_at, events: number + 1 };
-            run.feed.with_log(|log, _| {
-                log.read(&mut log.cursor_at(number), |entry, parts| {
-                    encoder.frame(Protocol::AiSdk, id, entry, parts, out);
-                    ControlFlow::Break(())
-                });
-            });
-        }
+            };
+            for _ in 0..SLICE {
+                let Some(next) = log.input(*input).filter(|input| input.number < *until) else {
+                    write_parts(*until, out);
+                    return false;
+                };
+                if out.len() >= CHUNK_BYTES {
+                    break;
+                }
+                *input += 1;
+                if next.is_last_before(*until) {
+                    write_parts(next.number, out);
+                    let entry = log.input_entry(&next);
+                    write_frame(protocol, id(next.number), entry, &OpenParts::default(), out);
+                }
+            }
+            true
+        })
     }
 }
 
 /// A stretch of a run with neighbouring deltas of a part merged. Not shared: readers join at
 /// different places.
-struct Compact {
+struct Merged {
     cursor: Cursor,
     until: u64,
-    encoder: Encoder,
-    /// Deltas of one part that wait for more.
-    merged: Option<(Kind, JsonString)>,
+    deltas: Deltas,
+}
+
+/// Neighbouring deltas of one part that wait for more.
+struct Deltas {
+    kind: Kind,
+    /// Their payloads. A pair of surrogates that two of them share is one again.
+    text: Vec<u8>,
+    count: usize,
     /// The parts open at them.
     parts: OpenParts,
 }
 
-impl Compact {
-    fn new(run: &Run, from: u64, until: u64) -> Self {
-        let cursor = run.feed.with_log(|log, _| log.cursor_at(from));
-        let Open { encoder, .. } = Open::at(run, from);
-        let parts = cursor.parts().clone();
-        Self { cursor, until, encoder, merged: None, parts }
+impl Deltas {
+    /// Writes them as one. `id` counts the last of them.
+    fn write(&mut self, protocol: Protocol, id: EventId, out: &mut Vec<u8>) {
+        if self.count > 0 {
+            let entry = Entry { kind: self.kind, payload: &self.text };
+            write_frame(protocol, id, entry, &self.parts, out);
+            self.text.clear();
+            self.count = 0;
+        }
     }
 
-    /// Writes some frames. False when the stretch is written, or cannot be any more.
+    fn is_full(&self) -> bool {
+        self.text.len() >= MERGED_BYTES || self.count >= MERGED_DELTAS
+    }
+}
+
+impl Merged {
+    fn new(cursor: Cursor, until: u64) -> Self {
+        let parts = cursor.parts().clone();
+        let deltas = Deltas { kind: Kind::TextDelta, text: Vec::new(), count: 0, parts };
+        Self { cursor, until, deltas }
+    }
+
     fn write_more(&mut self, run: &Run, protocol: Protocol, out: &mut Vec<u8>) -> bool {
-        let first = self.cursor.next();
-        let mut number = first;
-        let end = self.until.min(number + SLICE);
-        let Self { cursor, encoder, merged, parts: merged_parts, .. } = self;
-        let id = |events| EventId { run: run.started_at, events };
+        let Self { cursor, until, deltas } = self;
+        let first = cursor.next();
+        let end = first + (*until - first).min(SLICE);
+        let id = |events| EventId { run: run.stamp, events };
         run.feed.with_log(|log, _| {
-            log.read(cursor, |entry, parts| {
-                if number == end || out.len() >= CHUNK_BYTES {
-                    return ControlFlow::Break(());
+            while cursor.next() < end && out.len() < CHUNK_BYTES {
+                let mut number = cursor.next();
+                if deltas.parts != *cursor.parts() {
+                    deltas.parts = cursor.parts().clone();
                 }
-                let goes_on = merged.as_ref().is_some_and(|(kind, text)| {
-                    *kind == entry.kind && text.as_str().len() < MERGED_BYTES
-                });
-                if !goes_on {
-                    flush(protocol, id(number), merged, merged_parts, out);
-                }
-                if matches!(entry.kind, Kind::TextDelta | Kind::ReasoningDelta) {
-                    let delta = trusted(std::str::from_utf8(entry.payload).unwrap_or_default());
-                    let begin = || (entry.kind, JsonString::default());
-                    merged.get_or_insert_with(begin).1.push(delta);
-                    if merged_parts != parts {
-                        *merged_parts = parts.clone();
+                let most = (end - number) as usize;
+                log.read_deltas(cursor, most, usize::MAX, |kind, payload| {
+                    if kind != deltas.kind || deltas.is_full() {
+                        deltas.write(protocol, id(number), out);
+                        deltas.kind = kind;
                     }
-                } else {
-                    encoder.frame(protocol, id(number + 1), entry, parts, out);
+                    deltas.text.extend_from_slice(payload);
+                    deltas.count += 1;
+                    number += 1;
+                });
+                // What stopped it: an event of another kind, or the end of a block.
+                log.read(cursor, |entry, parts| {
+                    let is_delta = matches!(entry.kind, Kind::TextDelta | Kind::ReasoningDelta);
+                    if is_delta || number == end || out.len() >= CHUNK_BYTES {
+                        return ControlFlow::Break(());
+                    }
+                    deltas.write(protocol, id(number), out);
+                    write_frame(protocol, id(number + 1), entry, parts, out);
+                    number += 1;
+                    ControlFlow::Continue(())
+                });
+                if cursor.next() == first {
+                    // The events are gone.
+                    return;
                 }
-                number += 1;
-                ControlFlow::Continue(())
-            });
+            }
         });
-        if number < self.until {
-            // Where nothing was read, the events are gone.
-            return number > first;
+        if cursor.next() < *until {
+            return cursor.next() > first;
         }
-        flush(protocol, id(number), &mut self.merged, &self.parts, out);
+        deltas.write(protocol, id(*until), out);
         false
     }
 }
 
-/// Writes the deltas that were merged, the last of which `id` counts.
-fn flush(
-    protocol: Protocol,
-    id: EventId,
-    merged: &mut Option<(Kind, JsonString)>,
-    parts: &OpenParts,
-    out: &mut Vec<u8>,
-) {
-    if let Some((kind, text)) = merged.take() {
-        let entry = Entry { kind, payload: text.as_str().as_bytes() };
-        Encoder::default().frame(protocol, id, entry, parts, out);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event_log::{NewEntries, tests::LINES},
+        feed::{LineCounts, Reason, RunEnd},
+        format::tests::as_the_module,
+        session_id::SessionId,
+        settings::Settings,
+    };
+    use std::collections::{HashMap, HashSet};
+
+    /// A run that grows when it is told to.
+    struct Growing {
+        run: Arc<Run>,
+        translator: crate::format::Translator,
+        new: NewEntries,
+    }
+
+    impl Growing {
+        fn new() -> Self {
+            let session = SessionId::new("s").unwrap();
+            let (run, _) = Run::new(1, session, 5, 5, Arc::new(Settings::default()));
+            Self { run: run.into(), translator: as_the_module(), new: NewEntries::default() }
+        }
+
+        fn print(&mut self, line: &str) {
+            self.translator.line(line.as_bytes(), 7, &mut self.new);
+            self.run.feed.append(&mut self.new, LineCounts::default());
+        }
+
+        fn end(&self) {
+            let (reason, error) = (Reason::Completed, None);
+            self.run.feed.finish(RunEnd {
+                reason,
+                exit_code: None,
+                signal: None,
+                error,
+                ended_at: 0,
+            });
+        }
+
+        fn len(&self) -> u64 {
+            self.run.feed.with_log(|log, _| log.len())
+        }
+
+        fn read(&self, protocol: Protocol, from: From) -> FrameReader {
+            FrameReader::new(Arc::clone(&self.run), protocol, from)
+        }
+    }
+
+    /// Pulls what there is.
+    fn drain(reader: &mut FrameReader, out: &mut Vec<u8>) {
+        while let Some(chunk) = reader.pull() {
+            match chunk {
+                Chunk::Own(bytes) => {
+                    assert!(bytes.len() <= CHUNK_BYTES);
+                    out.extend_from_slice(&bytes);
+                }
+                // SAFETY: it has so many bytes, and they are this test's own.
+                Chunk::Shared(bytes) => out.extend_from_slice(unsafe {
+                    std::slice::from_raw_parts(bytes.as_mut_ptr(), bytes.len())
+                }),
+            }
+        }
+    }
+
+    fn all(growing: &Growing, protocol: Protocol, from: From) -> String {
+        let (mut reader, mut out) = (growing.read(protocol, from), Vec::new());
+        drain(&mut reader, &mut out);
+        assert!(reader.is_over());
+        String::from_utf8(out).unwrap()
+    }
+
+    fn turn(number: usize) -> Vec<String> {
+        let tool = |phase: &str, id: usize| {
+            format!(
+                r#"{{"event":"agent","stream":"tool","data":{{"phase":"{phase}","toolCallId":"t{id}","name":"x","result":"r{number}"}}}}"#
+            )
+        };
+        let mut lines: Vec<_> = LINES.map(str::to_owned).into();
+        lines.extend([tool("start", number), tool("result", number / 2), tool("result", number)]);
+        lines
+    }
+
+    /// What a reader of the AI SDK makes of a stream: the text of each part, and which calls there are.
+    /// It takes no delta without its part, and no result without its call; it has `calls` before.
+    fn shown(
+        stream: &str,
+        mut calls: HashSet<String>,
+    ) -> (HashMap<String, String>, HashSet<String>) {
+        let mut parts = HashMap::<_, String>::new();
+        let mut open = HashSet::new();
+        for json in stream.lines().filter_map(|line| line.strip_prefix("data: ")) {
+            let value = |key: &str| {
+                let (_, rest) = json.split_once(&format!("\"{key}\":\""))?;
+                Some(rest[..rest.find('"')?].to_owned())
+            };
+            let Some(kind) = value("type") else { continue };
+            let id = || value("id").unwrap();
+            match kind.as_str() {
+                "text-start" | "reasoning-start" => {
+                    open.insert(id());
+                    assert!(parts.insert(id(), String::new()).is_none(), "begun twice: {json}");
+                }
+                "text-delta" | "reasoning-delta" => {
+                    assert!(open.contains(&id()), "{json}");
+                    *parts.get_mut(&id()).unwrap() += &value("delta").unwrap();
+                }
+                "text-end" | "reasoning-end" => assert!(open.remove(&id()), "{json}"),
+                "tool-input-start" | "tool-input-available" => {
+                    calls.insert(value("toolCallId").unwrap());
+                }
+                "tool-output-available" | "tool-output-error" => {
+                    assert!(calls.contains(&value("toolCallId").unwrap()), "{json}");
+                }
+                _ => {}
+            }
+        }
+        (parts, calls)
+    }
+
+    #[test]
+    fn a_reader_can_begin_anywhere_while_the_run_goes_on_and_misses_nothing() {
+        for protocol in [Protocol::Module, Protocol::AiSdk] {
+            let mut growing = Growing::new();
+            let mut readers = Vec::new();
+            for number in 0..600 {
+                for line in turn(number) {
+                    growing.print(&line);
+                }
+                // From places near the end and far from it, in no order, at no regular times.
+                let place = growing.len() * (number as u64 * 7_919 % 100) / 100;
+                let event = if number % 3 == 0 { growing.len() } else { place };
+                if number % 23 == 0 {
+                    readers.push((growing.read(protocol, From::Event(event)), event, Vec::new()));
+                }
+                if number % 17 == 0 {
+                    readers.iter_mut().for_each(|(reader, _, out)| drain(reader, out));
+                }
+            }
+            growing.end();
+            let whole = all(&growing, protocol, From::Start);
+            let frames = FrameLog::new(protocol, 0, Cursor::default(), None);
+            let run = growing.run.stamp;
+            growing.run.feed.with_log(|log, _| while frames.encode_more(log, run) {});
+            let start = whole.find("\n\n").unwrap() + 2;
+            let start = if protocol == Protocol::AiSdk { start } else { 0 };
+            for (mut reader, event, mut out) in readers {
+                drain(&mut reader, &mut out);
+                assert!(reader.is_over());
+                let rest = &whole[start + frames.offset_of(event).unwrap()..];
+                assert!(out.ends_with(rest.as_bytes()), "from event {event}");
+                match protocol {
+                    Protocol::Module => assert_eq!(out.len(), rest.len()),
+                    Protocol::AiSdk => {
+                        drop(shown(std::str::from_utf8(&out).unwrap(), HashSet::new()));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_resumed_reader_has_what_one_has_that_was_there_from_the_start() {
+        let mut growing = Growing::new();
+        for number in 0..40 {
+            turn(number).iter().for_each(|line| growing.print(line));
+        }
+        growing.end();
+        let protocol = Protocol::AiSdk;
+        let (parts, _) = shown(&all(&growing, protocol, From::Start), HashSet::new());
+        let whole = all(&growing, protocol, From::Start);
+        let mut had = 0;
+        for event in 0..=growing.len() {
+            // Up to the cursor it was told all; not every event has a frame.
+            if let Some(at) = whole.find(&format!("\nid: 5-{event}\n")) {
+                had = at + 1 + whole[at + 1..].find("\n\n").unwrap();
+            }
+            let (_, calls) = shown(&whole[..had], HashSet::new());
+            let (later, _) = shown(&all(&growing, protocol, From::Resume(event)), calls);
+            for (id, text) in later {
+                assert_eq!(parts[&id], text, "{id} from event {event}");
+            }
+        }
+        let compact = all(&growing, protocol, From::CompactTo(u64::MAX));
+        assert!(compact.len() < whole.len());
+        assert_eq!(shown(&compact, HashSet::new()).0, parts);
+    }
+
+    #[test]
+    fn a_chunk_of_a_part_of_many_small_deltas_is_no_more_work_than_another() {
+        let mut growing = Growing::new();
+        for number in 0..30_000 {
+            let delta = number % 10;
+            growing.print(&format!(
+                r#"{{"event":"agent","stream":"assistant","data":{{"delta":"{delta}"}}}}"#
+            ));
+        }
+        for protocol in [Protocol::Module, Protocol::AiSdk] {
+            let mut reader = growing.read(protocol, From::Resume(29_990));
+            let mut pulls = 0;
+            while reader.opening.is_some() {
+                let at = |reader: &FrameReader| match &reader.opening {
+                    Some(Opening::Merged(merged)) => merged.cursor.next(),
+                    _ => 29_990,
+                };
+                let before = at(&reader);
+                assert!(reader.pull().is_some());
+                assert!(at(&reader) - before <= (SLICES as u64 + 2) * SLICE);
+                pulls += 1;
+            }
+            assert!(pulls >= 2);
+            // The frames of all that went before are nobody's wish.
+            assert!(growing.run.feed.frames_encoded() < 25_000);
+        }
     }
 }

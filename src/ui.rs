@@ -5,8 +5,8 @@
 //! decides which parts begin and end. It is the same for all formats of lines, knows none of them,
 //! and keeps no text.
 
-use crate::json::{JsonStr, JsonString, JsonValue};
-use std::{collections::HashSet, fmt::Write};
+use crate::json::{Document, JsonStr, JsonString, JsonValue};
+use std::{borrow::Cow, collections::HashSet, fmt::Write};
 
 /// An event of the UI message stream, as the AI SDK names them.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,10 @@ pub enum UiEvent<'a> {
         error_text: &'a JsonValue,
     },
 }
+
+/// An event's JSON is about so long at most, in bytes. JavaScript has no strings of more than 2²⁹ − 24
+/// units.
+pub const MAX_EVENT_BYTES: usize = 128 << 20;
 
 /// Where events go.
 pub trait EventSink {
@@ -228,7 +232,9 @@ impl<S: EventSink> Ui<'_, S> {
             reasoning.begin("reasoning", self.now_ms, parts);
             self.sink.event(UiEvent::ReasoningStart { id: &reasoning.id });
         }
-        self.sink.event(UiEvent::ReasoningDelta { id: &reasoning.id, delta, kept: true });
+        for delta in pieces(delta) {
+            self.sink.event(UiEvent::ReasoningDelta { id: &reasoning.id, delta, kept: true });
+        }
     }
 
     /// More of the answer.
@@ -243,7 +249,9 @@ impl<S: EventSink> Ui<'_, S> {
             self.sink.event(UiEvent::TextStart { id: &text.id });
         }
         *answered = true;
-        self.sink.event(UiEvent::TextDelta { id: &text.id, delta });
+        for delta in pieces(delta) {
+            self.sink.event(UiEvent::TextDelta { id: &text.id, delta });
+        }
     }
 
     /// A picture, as markdown in the answer.
@@ -258,23 +266,31 @@ impl<S: EventSink> Ui<'_, S> {
         self.text(&markdown);
     }
 
-    /// A tool is called.
+    /// A tool is called. An input that is too long is left out, and the call says so.
     pub fn tool_call(&mut self, tool_call_id: &JsonStr, tool_name: &JsonStr, input: &JsonValue) {
         self.close();
+        let names = tool_call_id.as_str().len() + tool_name.as_str().len();
+        let Some(input) = &bounded(input, names, || left_out_in("input")) else { return };
         self.state.open_tools.insert(tool_call_id.to_owned());
         self.sink.event(UiEvent::ToolInputStart { tool_call_id, tool_name });
         self.sink.event(UiEvent::ToolInputAvailable { tool_call_id, tool_name, input });
     }
 
-    /// A tool came back with `output`. Open parts stay open.
+    /// A tool came back with `output`. Open parts stay open. One that is too long is left out, and the
+    /// result says so.
     pub fn tool_output(&mut self, id: &JsonStr, output: &JsonValue) {
         self.state.open_tools.remove(id);
+        let names = id.as_str().len();
+        let Some(output) = &bounded(output, names, || left_out_in("text")) else { return };
         self.sink.event(UiEvent::ToolOutputAvailable { tool_call_id: id, output });
     }
 
-    /// A tool failed. Open parts stay open.
+    /// A tool failed. Open parts stay open. An error that is too long is left out, and the event says so.
     pub fn tool_error(&mut self, id: &JsonStr, error_text: &JsonValue) {
         self.state.open_tools.remove(id);
+        let names = id.as_str().len();
+        let otherwise = || JsonValue::string(&JsonStr::escape(&left_out()));
+        let Some(error_text) = &bounded(error_text, names, otherwise) else { return };
         self.sink.event(UiEvent::ToolOutputError { tool_call_id: id, error_text });
     }
 
@@ -334,10 +350,43 @@ impl<S: EventSink> Ui<'_, S> {
     }
 }
 
+/// A delta in pieces, each of which an event may hold.
+fn pieces(delta: &JsonStr) -> impl Iterator<Item = &JsonStr> {
+    let mut rest = Some(delta);
+    std::iter::from_fn(move || {
+        let (piece, after) = rest?.split_at_most(MAX_EVENT_BYTES);
+        rest = (!after.is_empty()).then_some(after);
+        Some(piece)
+    })
+}
+
+/// The value, or what stands in its place where it is too long. None where nothing can: the event's names
+/// are too long themselves.
+fn bounded<'v>(
+    value: &'v JsonValue,
+    names: usize,
+    otherwise: impl FnOnce() -> JsonValue,
+) -> Option<Cow<'v, JsonValue>> {
+    let left = MAX_EVENT_BYTES.checked_sub(names)?;
+    let fits = value.text().len() <= left;
+    Some(if fits { Cow::Borrowed(value) } else { Cow::Owned(otherwise()) })
+}
+
+/// What stands in the place of a value that is too long.
+fn left_out() -> String {
+    format!("[left out: longer than {MAX_EVENT_BYTES} bytes]")
+}
+
+/// The same as the only member of an object.
+fn left_out_in(member: &str) -> JsonValue {
+    let object = format!(r#"{{"{member}":"{}"}}"#, left_out());
+    let document = Document::parse(&object);
+    document.map_or_else(|_| JsonValue::empty_object(), |document| document.root().into())
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::json::Document;
 
     /// Keeps the deltas, and of other events the type or the JSON.
     #[derive(Default)]
@@ -403,6 +452,32 @@ pub(crate) mod tests {
         ] {
             assert_eq!(json(event), expected);
         }
+    }
+
+    #[test]
+    fn what_is_too_long_for_an_event_is_left_out_and_said_to_be() {
+        let mut state = UiState::default();
+        let mut seen = Seen::default();
+        let mut ui = state.at(5, &mut seen);
+        let id = &*JsonStr::escape("t");
+        let long = "x".repeat(MAX_EVENT_BYTES);
+        let (long, value) = (&*JsonStr::escape(&long), &JsonValue::string(&JsonStr::escape(&long)));
+        ui.tool_call(id, id, value);
+        ui.tool_output(id, value);
+        ui.tool_error(id, value);
+        ui.tool_call(long, id, value);
+        ui.text(long);
+        assert_eq!(
+            seen.0[..4],
+            [
+                r#"{"type":"tool-input-start","toolCallId":"t","toolName":"t"}"#,
+                r#"{"type":"tool-input-available","toolCallId":"t","toolName":"t","input":{"input":"[left out: longer than 134217728 bytes]"}}"#,
+                r#"{"type":"tool-output-available","toolCallId":"t","output":{"text":"[left out: longer than 134217728 bytes]"}}"#,
+                r#"{"type":"tool-output-error","toolCallId":"t","errorText":"[left out: longer than 134217728 bytes]"}"#,
+            ]
+        );
+        assert_eq!(seen.0.len(), 6);
+        assert_eq!(seen.0[5].len(), MAX_EVENT_BYTES, "just as long as it may be");
     }
 
     #[test]

@@ -213,5 +213,6 @@ expectTypeOf<ErrorCode>().toEqualTypeOf<
   | "CLOSING"
   | "STORE_FAILED"
   | "NO_THREADS"
+  | "TOO_LARGE"
   | "READER_TOO_SLOW"
 >();

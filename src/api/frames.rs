@@ -47,9 +47,15 @@ impl From<FrameReader> for FrameStream {
 
 #[napi]
 impl FrameStream {
-    /// The next bytes, 64 KiB at most; null when there are none now.
+    /// The next bytes, 64 KiB at most; null when there are none now. `place`, unless it is negative, is
+    /// where the reader has come to with bytes of [`RunHandle::live_frames`].
+    ///
+    /// [`RunHandle::live_frames`]: super::run_handle::RunHandle::live_frames
     #[napi]
-    pub fn pull<'env>(&mut self, env: &'env Env) -> Result<Option<BufferSlice<'env>>> {
+    pub fn pull<'env>(&mut self, env: &'env Env, place: f64) -> Result<Option<BufferSlice<'env>>> {
+        if place >= 0.0 {
+            self.reader.go_on_at(place as usize);
+        }
         let buffer = match self.reader.pull() {
             None => return Ok(None),
             // Not handed over as they are: such memory stays until the event loop is idle.
@@ -72,6 +78,12 @@ impl FrameStream {
             }
         };
         buffer.map(Some).map_err(internal)
+    }
+
+    /// Its place among the frames that the run's readers share; negative when it is at none.
+    #[napi(getter)]
+    pub fn place(&self) -> f64 {
+        self.reader.place().map_or(-1.0, |place| place as f64)
     }
 
     /// Nobody reads it any more.

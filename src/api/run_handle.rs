@@ -12,11 +12,11 @@ use crate::{
     feed::{Reading, Reason},
     frames::{EventId, Protocol},
     run::Run,
-    sse::{FrameReader, From},
+    sse::{FrameReader, From, read_live},
 };
-use napi::bindgen_prelude::{Env, Uint32ArraySlice};
+use napi::bindgen_prelude::{BufferSlice, Env, Uint32ArraySlice};
 use napi_derive::napi;
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, ops::ControlFlow, sync::Arc};
 
 /// A run, and the place in it up to which this copy of the JavaScript has been told.
 #[napi]
@@ -77,6 +77,8 @@ impl RunHandle {
 const COUNT: usize = 0;
 const STATE: usize = 1;
 const FIRST_CODE: usize = 2;
+/// Over more events a cursor is moved by way of the log's blocks.
+const FAR: u64 = 1_024;
 /// Values of the second place.
 const MORE: u32 = 1;
 const OVER: u32 = 2;
@@ -217,9 +219,14 @@ impl RunHandle {
     /// the run is over and all is passed over (2), or not (0).
     #[napi]
     pub fn skip(&mut self) -> u32 {
-        let (cursor, is_over) =
-            self.run.feed.with_log(|log, is_over| (log.cursor_at(u64::MAX), is_over));
-        self.cursor = cursor;
+        let Self { run, cursor, .. } = self;
+        let is_over = run.feed.with_log(|log, is_over| {
+            if log.len().saturating_sub(cursor.next()) > FAR {
+                *cursor = log.cursor_at(u64::MAX);
+            }
+            log.read(cursor, |_, _| ControlFlow::Continue(()));
+            is_over
+        });
         if is_over { OVER } else { 0 }
     }
 
@@ -229,13 +236,13 @@ impl RunHandle {
     pub fn resume_point(&self, last_event_id: String) -> Option<f64> {
         let id = EventId::parse(&last_event_id)?;
         let length = self.run.feed.with_log(|log, _| log.len());
-        (id.run == self.run.started_at && id.events <= length).then_some(id.events as f64)
+        (id.run == self.run.stamp && id.events <= length).then_some(id.events as f64)
     }
 
     /// The run as server-sent events, from `event` on as `from` says.
     #[napi]
     pub fn frames(&self, is_ai_sdk: bool, from: FramesFrom, event: f64) -> FrameStream {
-        let protocol = if is_ai_sdk { Protocol::AiSdk } else { Protocol::Module };
+        let protocol = protocol(is_ai_sdk);
         let event = event as u64;
         let from = match from {
             FramesFrom::Start => From::Start,
@@ -246,11 +253,28 @@ impl RunHandle {
         FrameReader::new(Arc::clone(&self.run), protocol, from).into()
     }
 
+    /// The frames from a place on, for all readers who are there; null when they are so many that each
+    /// should pull for itself.
+    #[napi]
+    pub fn live_frames<'env>(
+        &self,
+        env: &'env Env,
+        is_ai_sdk: bool,
+        place: f64,
+    ) -> Result<Option<BufferSlice<'env>>> {
+        FRAMES.with_borrow_mut(|frames| {
+            frames.clear();
+            if !read_live(&self.run, protocol(is_ai_sdk), place as usize, frames) {
+                return Ok(None);
+            }
+            BufferSlice::copy_from(env, &frames).map(Some).map_err(internal)
+        })
+    }
+
     /// How many events have been encoded as server-sent events, in both protocols together.
     #[napi(getter)]
     pub fn frames_encoded(&self) -> f64 {
-        let encoded = |protocol| self.run.feed.frames(protocol).encoded().0;
-        (encoded(Protocol::Module) + encoded(Protocol::AiSdk)) as f64
+        self.run.feed.frames_encoded() as f64
     }
 
     /// Stops the agent and what it has started; false when the run is over.
@@ -266,6 +290,12 @@ impl RunHandle {
     }
 }
 
+fn protocol(is_ai_sdk: bool) -> Protocol {
+    if is_ai_sdk { Protocol::AiSdk } else { Protocol::Module }
+}
+
 thread_local! {
     static BATCH: RefCell<Batch> = RefCell::default();
+    /// At most as long as what one call of [`read_live`] gives.
+    static FRAMES: RefCell<Vec<u8>> = RefCell::default();
 }

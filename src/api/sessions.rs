@@ -2,7 +2,9 @@
 
 use super::{Result, internal, settings::store_dir};
 use crate::{
-    clock, leftovers,
+    clock,
+    error::Error,
+    leftovers,
     session_id::SessionId,
     settings,
     store::{Addition, Attempts, Step, Store},
@@ -89,6 +91,17 @@ fn in_session<'env>(
     in_store(env, default_store_dir, move |store, attempts| work(store, attempts, &session))
 }
 
+/// The most UTF-16 units that a string of V8 has.
+const LONGEST_STRING: usize = (1 << 29) - 24;
+
+/// Whether a text has no more than `most` UTF-16 units.
+fn is_within(text: &str, most: usize) -> bool {
+    // A unit has from one byte to three.
+    text.len() <= most
+        || text.len().div_ceil(3) <= most
+            && text.chars().map(char::len_utf16).sum::<usize>() <= most
+}
+
 /// The session's messages, as a JSON array.
 #[napi(ts_return_type = "Promise<StoreAnswer>")]
 pub fn read_messages(
@@ -97,8 +110,15 @@ pub fn read_messages(
     default_store_dir: String,
 ) -> Result<Object<'_>> {
     in_session(env, &session_id, &default_store_dir, |store, attempts, session| {
-        let json = store.read_messages(attempts, session)?;
-        Ok(json.map(|json| Some(String::from_utf8_lossy(&json).into_owned())))
+        let json = match store.read_messages(attempts, session)? {
+            Step::Done(json) => json,
+            Step::Again(after) => return Ok(Step::Again(after)),
+        };
+        let json = String::from_utf8_lossy(&json);
+        if !is_within(&json, LONGEST_STRING) {
+            return Err(Error::too_large(store.session_path(session), LONGEST_STRING));
+        }
+        Ok(Step::Done(Some(json.into_owned())))
     })
 }
 
@@ -154,4 +174,19 @@ pub fn delete_session(
         let step = store.delete_session(attempts, session)?;
         Ok(step.map(|was_there| Some(was_there.to_string())))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_measured_as_javascript_measures_it() {
+        for text in ["", "a", "abc", "é", "日本", "🙂", "a🙂é日"] {
+            let units = text.encode_utf16().count();
+            for most in 0..12 {
+                assert_eq!(is_within(text, most), units <= most, "{text} within {most}");
+            }
+        }
+    }
 }

@@ -75,6 +75,18 @@ macro_rules! formats {
                     $(Self::$variant(reader) => reader.last_words(),)*
                 }
             }
+
+            fn skip_runs(&mut self, ids: Vec<JsonString>) {
+                match self {
+                    $(Self::$variant(reader) => reader.skip_runs(ids),)*
+                }
+            }
+
+            fn own_runs(&self) -> &[JsonString] {
+                match self {
+                    $(Self::$variant(reader) => reader.own_runs(),)*
+                }
+            }
         }
     };
 }
@@ -118,6 +130,14 @@ pub trait Format: Sized {
 
     /// What the agent printed apart from its stream, for an end without an answer.
     fn last_words(&self) -> Option<&JsonStr>;
+
+    /// Has lines skipped that say that they are of these runs of the agent: earlier ones of this session,
+    /// which did not come to their end.
+    fn skip_runs(&mut self, ids: Vec<JsonString>);
+
+    /// The runs of the agent of which lines were read, a few at most, the latest at the end. Empty for
+    /// an agent that does not name them.
+    fn own_runs(&self) -> &[JsonString];
 }
 
 /// What became of a line. Of a line that was read in pieces, the greatest.
@@ -127,7 +147,7 @@ pub enum LineKind {
     Blank,
     /// Not JSON, or `null`; skipped.
     Unreadable,
-    /// Another chat's; skipped.
+    /// Another chat's, or an earlier run's; skipped.
     OtherSession,
     /// Read, whether or not it had something to show.
     Event,
@@ -201,6 +221,16 @@ impl Translator {
             }
         }
         ui.finish(end.exit_code);
+    }
+
+    /// See [`Format::skip_runs`].
+    pub fn skip_runs(&mut self, ids: Vec<JsonString>) {
+        self.reader.skip_runs(ids);
+    }
+
+    /// See [`Format::own_runs`].
+    pub fn own_runs(&self) -> &[JsonString] {
+        self.reader.own_runs()
     }
 
     /// The error that was shown, if one was.

@@ -21,6 +21,12 @@ use std::{
 /// How many other runs are remembered by their id, the latest ones.
 const MAX_OTHER_RUNS: usize = 1_024;
 
+/// How many of its own are.
+const MAX_OWN_RUNS: usize = 16;
+
+/// Longer ids, in bytes, are not remembered.
+const MAX_RUN_ID: usize = 256;
+
 /// How far above the working directory the package root is looked for.
 const FOLDERS_ABOVE: usize = 19;
 
@@ -31,6 +37,10 @@ pub struct OpenClaw {
     own_session_key: Option<JsonString>,
     /// The ids of runs last seen on other sessions' lines.
     other_runs: Vec<JsonString>,
+    /// Those that earlier runs of this session had on their lines.
+    earlier_runs: Vec<JsonString>,
+    /// Those last seen on this run's own lines, the latest at the end.
+    own_runs: Vec<JsonString>,
     /// The texts of the line with the turn's result.
     result: Option<JsonString>,
 }
@@ -83,12 +93,20 @@ impl Format for OpenClaw {
     fn last_words(&self) -> Option<&JsonStr> {
         self.result.as_deref()
     }
+
+    fn skip_runs(&mut self, ids: Vec<JsonString>) {
+        self.earlier_runs = ids;
+    }
+
+    fn own_runs(&self) -> &[JsonString] {
+        &self.own_runs
+    }
 }
 
 impl OpenClaw {
     fn read<S: EventSink>(&mut self, line: Option<AgentLine<'_>>, ui: &mut Ui<'_, S>) -> LineKind {
         let Some(line) = line else { return LineKind::Unreadable };
-        if self.is_other_sessions(&line) {
+        if self.is_other_sessions(&line) || self.is_earlier_runs(&line) {
             return LineKind::OtherSession;
         }
         self.act(line.event, ui);
@@ -117,6 +135,29 @@ impl OpenClaw {
             _ => {}
         }
         other
+    }
+
+    /// Whether a line is of an earlier run of this session, with which the agent's gateway went on when
+    /// the agent was stopped. One in which a turn begins is not: the agent names all its runs alike.
+    fn is_earlier_runs(&mut self, line: &AgentLine<'_>) -> bool {
+        let Some(run_id) = line.run_id.map(RawStr::json) else { return false };
+        if self.own_runs.last().is_some_and(|last| **last == *run_id) {
+            return false;
+        }
+        if let Some(place) = self.earlier_runs.iter().position(|earlier| **earlier == *run_id) {
+            if !matches!(line.event, AgentEvent::LifecycleStart) {
+                return true;
+            }
+            self.earlier_runs.remove(place);
+        }
+        if run_id.as_str().len() <= MAX_RUN_ID {
+            self.own_runs.retain(|own| **own != *run_id);
+            if self.own_runs.len() == MAX_OWN_RUNS {
+                self.own_runs.remove(0);
+            }
+            self.own_runs.push(run_id.into_owned());
+        }
+        false
     }
 
     fn act<S: EventSink>(&mut self, event: AgentEvent<'_>, ui: &mut Ui<'_, S>) {
@@ -365,6 +406,58 @@ mod tests {
         let last = format!(r#"{{"runId":"{}"}}"#, MAX_OTHER_RUNS + 9);
         let kind = reader.line(last.as_bytes(), &mut state.at(0, &mut seen));
         assert_eq!(kind, LineKind::OtherSession);
+    }
+
+    #[test]
+    fn an_earlier_runs_lines_are_skipped_until_a_turn_of_its_name_begins() {
+        let line = |run: &str, stream: &str, data: &str| {
+            format!(r#"{{"event":"agent","runId":{run},"stream":"{stream}","data":{{{data}}}}}"#)
+        };
+        let text = |run: &str, text: &str| line(run, "assistant", &format!(r#""delta":"{text}""#));
+        let start = |run: &str| line(run, "lifecycle", r#""phase":"start""#);
+        let mut stopped = as_the_module();
+        for run in ["\"1\"", "\"2\"", "\"1\"", "5"] {
+            stopped.line(text(run, "a").as_bytes(), 5, &mut Seen::default());
+        }
+        let own: Vec<_> = stopped.own_runs().iter().map(|id| id.as_str()).collect();
+        assert_eq!(own, ["2", "1"]);
+
+        let mut next = as_the_module();
+        next.skip_runs(stopped.own_runs().to_vec());
+        let mut seen = Seen::default();
+        let lines = [
+            (text("\"1\"", "-"), false),
+            (text("\"\\u0032\"", "-"), false),
+            (line("\"1\"", "tool", r#""phase":"result","toolCallId":"t","result":"r""#), false),
+            (line("\"1\"", "lifecycle", r#""phase":"end""#), false),
+            (text("null", "a"), true),
+            (text("\"3\"", "b"), true),
+            (text("\"2\"", "-"), false),
+            (start("\"1\""), true),
+            (text("\"1\"", "c"), true),
+            (text("\"2\"", "-"), false),
+        ];
+        for (line, is_own) in lines {
+            let kind = next.line(line.as_bytes(), 5, &mut seen);
+            let expected = if is_own { LineKind::Event } else { LineKind::OtherSession };
+            assert_eq!(kind, expected, "{line}");
+        }
+        let texts: Vec<_> = seen.0.iter().filter(|text| text.len() == 1).collect();
+        assert_eq!(texts, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn only_so_many_own_runs_are_remembered() {
+        let mut translator = as_the_module();
+        for run in 0..MAX_OWN_RUNS + 3 {
+            let line = format!(r#"{{"runId":"{run}"}}"#);
+            translator.line(line.as_bytes(), 0, &mut Seen::default());
+        }
+        let long = format!(r#"{{"runId":"{}"}}"#, "x".repeat(MAX_RUN_ID + 1));
+        translator.line(long.as_bytes(), 0, &mut Seen::default());
+        let own: Vec<_> = translator.own_runs().iter().map(|id| id.as_str().to_owned()).collect();
+        let expected: Vec<_> = (3..MAX_OWN_RUNS + 3).map(|run| run.to_string()).collect();
+        assert_eq!(own, expected);
     }
 
     #[test]

@@ -138,6 +138,31 @@ impl JsonStr {
         trusted(text)
     }
 
+    /// The first bytes of the string, `most` at most and a few less where a character would be cut, and the
+    /// rest. `most` is more than sixteen.
+    pub fn split_at_most(&self, most: usize) -> (&Self, &Self) {
+        if self.0.len() <= most {
+            return (self, trusted(""));
+        }
+        let mut at = most;
+        while !self.0.is_char_boundary(at) {
+            at -= 1;
+        }
+        // An escape is not longer than six bytes, all of them ASCII.
+        for start in (at - 6..at).rev() {
+            let bytes = self.0.as_bytes();
+            if bytes[start] == b'\\' && is_even_backslashes(&self.0[..start]) {
+                let len = if bytes[start + 1] == b'u' { 6 } else { 2 };
+                if start + len > at {
+                    at = start;
+                }
+                break;
+            }
+        }
+        let (before, rest) = self.0.split_at(at);
+        (trusted(before), trusted(rest))
+    }
+
     /// Cuts off what stands before byte `at`, which must be the start of an unescaped character.
     pub(crate) fn split_off(&self, at: usize) -> &Self {
         trusted(&self.0[at..])
@@ -360,6 +385,28 @@ mod tests {
 
     fn json(source: &str) -> Cow<'_, JsonStr> {
         canonical(source)
+    }
+
+    #[test]
+    fn a_string_is_cut_between_its_characters() {
+        let text = r#"abc\n\\\\u0041é\ud83d\ude00🙂\"x"#.repeat(9);
+        for most in 17..=text.len() {
+            let (mut pieces, mut rest) = (Vec::new(), trusted(&text));
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at_most(most);
+                assert!(
+                    piece.as_str().len() <= most
+                        && piece.as_str().len() + 6 > most.min(rest.as_str().len())
+                );
+                pieces.push(piece);
+                rest = behind;
+            }
+            let mut units = Vec::new();
+            pieces.iter().for_each(|piece| piece.write_utf16(&mut units));
+            let mut whole = Vec::new();
+            trusted(&text).write_utf16(&mut whole);
+            assert_eq!(units, whole, "pieces of {most}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     event_log::NewEntries,
     feed::{Feed, LineCounts},
     format::{AgentEnd, LineKind, Translator},
+    json::JsonString,
     lines::{Line, LineSplitter},
     message::Message,
     session_id::SessionId,
@@ -52,14 +53,16 @@ impl EventSink for Both<'_> {
 impl Answer {
     /// Nothing has been answered yet.
     pub fn new(run: &Run, question: &Question) -> Self {
-        let Question { format, prompt, errors } = question;
+        let Question { format, prompt, errors, earlier_runs } = question;
+        let mut translator = Translator::new(*format, prompt, *errors);
+        translator.skip_runs(earlier_runs.clone());
         Self {
             splitter: LineSplitter::new(run.settings.max_line_bytes),
             fold: Fold {
                 feed: Arc::clone(&run.feed),
                 session: run.session.clone(),
                 settings: Arc::clone(&run.settings),
-                translator: Translator::new(*format, prompt, *errors),
+                translator,
                 new: NewEntries::default(),
                 message: Message::new(run.message_id.as_str()),
                 counts: LineCounts::default(),
@@ -110,6 +113,11 @@ impl Answer {
     /// Whether a tool was called that has not come back.
     pub fn has_open_tool(&self) -> bool {
         self.fold.translator.has_open_tool()
+    }
+
+    /// The runs of the agent of which lines were read.
+    pub fn own_runs(&self) -> &[JsonString] {
+        self.fold.translator.own_runs()
     }
 
     /// The error that the stream tells, if it tells one.

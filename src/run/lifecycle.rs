@@ -11,6 +11,7 @@ use crate::{
     feed::{Reason, RunEnd},
     format::AgentEnd,
     input::{End, Exit, Input, Ready},
+    json::JsonString,
     memory,
     persistence::{Persistence, Step},
 };
@@ -85,8 +86,10 @@ pub(crate) enum Start<I> {
     },
 }
 
-/// Whom the task tells where the run is. Each is called once, in this order.
+/// Whom the task tells where the run is. Each is called once at most, in this order.
 pub(crate) trait Host: Send + 'static {
+    /// The run ends before these runs of the agent have: lines of theirs may still come.
+    fn unfinished(&mut self, runs: &[JsonString]);
     /// The outcome is published.
     fn over(&mut self);
     /// The grace period is over.
@@ -123,6 +126,9 @@ pub(crate) async fn drive<I: Input>(
         Start::Failed { error, exit_code } => task.fail_to_start(&error, exit_code),
     };
     task.persistence.finish(task.answer.message().clone()).await;
+    if end.reason != Reason::Completed {
+        host.unfinished(task.answer.own_runs());
+    }
     task.run.feed.finish(end);
     host.over();
     let Task { run, answer, mut persistence, .. } = task;

@@ -15,6 +15,7 @@ use crate::{
     feed::{Feed, Reason},
     format::{Errors, FormatName, Prompt},
     input::Startup,
+    json::JsonString,
     session_id::SessionId,
     settings::Settings,
 };
@@ -31,6 +32,9 @@ pub struct Run {
     pub message_id: String,
     /// When it was started, in milliseconds since 1970.
     pub started_at: u64,
+    /// The same time, unless another run of the session has it or a later one, be it because the clock
+    /// was put back: then one above. Tells the session's runs apart.
+    pub stamp: u64,
     /// The settings it was started with.
     pub settings: Arc<Settings>,
     /// What is read of it.
@@ -60,6 +64,8 @@ pub struct Question {
     pub prompt: Prompt,
     /// How much is told of its errors.
     pub errors: Errors,
+    /// The agent's runs in this session that did not come to their end.
+    pub earlier_runs: Vec<JsonString>,
 }
 
 /// How long an agent whose server ends may take to end by itself.
@@ -71,14 +77,16 @@ impl Run {
         id: u32,
         session: SessionId,
         started_at: u64,
+        stamp: u64,
         settings: Arc<Settings>,
     ) -> (Self, UnboundedReceiver<Command>) {
         let (commands, received) = unbounded_channel();
         let run = Self {
             id,
-            message_id: message_id(&session, started_at),
+            message_id: message_id(&session, stamp),
             session,
             started_at,
+            stamp,
             settings,
             feed: Arc::new(Feed::new(id)),
             startup: Arc::default(),
@@ -126,7 +134,7 @@ impl Run {
     }
 }
 
-/// The id of the message of the run that was started at this time.
-pub(crate) fn message_id(session: &SessionId, started_at: u64) -> String {
-    format!("assistant-{session}-{started_at}")
+/// The id of the message of the run of this stamp.
+pub(crate) fn message_id(session: &SessionId, stamp: u64) -> String {
+    format!("assistant-{session}-{stamp}")
 }

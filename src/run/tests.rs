@@ -25,6 +25,8 @@ use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle, time::sleep};
 struct Told(Arc<Mutex<Vec<&'static str>>>);
 
 impl Host for Told {
+    fn unfinished(&mut self, _runs: &[crate::json::JsonString]) {}
+
     fn over(&mut self) {
         self.0.lock().unwrap().push("over");
     }
@@ -49,7 +51,7 @@ fn stage(change: impl FnOnce(&mut Settings)) -> Stage {
     settings.cleanup_grace = Duration::from_secs(30);
     change(&mut settings);
     let session = SessionId::new("s").unwrap();
-    let (run, commands) = Run::new(1, session, 5, Arc::new(settings));
+    let (run, commands) = Run::new(1, session, 5, 5, Arc::new(settings));
     Stage {
         run: Arc::new(run),
         store: Store::at(folder.path()),
@@ -72,6 +74,7 @@ impl Stage {
             format: FormatName::default(),
             prompt: Prompt::default(),
             errors: Errors::Full,
+            earlier_runs: Vec::new(),
         };
         let settings = &self.run.settings;
         let session = self.run.session.clone();
