@@ -2,9 +2,10 @@
 
 use crate::{
     clock,
+    disk::{Disk, disk},
     error::{Error, Result},
     feed::{Reason, RunEnd, Watcher},
-    input::process::{self, Limits, NotSpawned, ProcessInput, Spawned, spawner},
+    input::process::{self, Limits, NotSpawned, ProcessInput, Spawned},
     launch::Launch,
     leftovers,
     persistence::{self, Persistence},
@@ -20,7 +21,7 @@ use std::{
     sync::{Arc, mpsc::sync_channel},
     time::Duration,
 };
-use tokio::{runtime::Runtime, sync::oneshot, task::spawn_blocking};
+use tokio::{sync::oneshot, time::timeout};
 
 /// Start times tried when another server has claimed ours.
 const CLAIMS: u64 = 64;
@@ -31,6 +32,8 @@ const LAST_FLUSHES: Duration = Duration::from_secs(3);
 /// How long ending waits then for those to be gone that stopped agents have left.
 const LAST_KILLS: Duration = Duration::from_millis(700);
 
+/// How often a run whose agent is not started looks whether it will be.
+const LOOK_AT_SPAWNER: Duration = Duration::from_secs(1);
 /// How long a start waits for the note of its mark.
 const NOTE_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -49,8 +52,10 @@ pub fn start(
     watcher: &Arc<dyn Watcher>,
     on_over: impl FnOnce() + Send + 'static,
 ) -> Result<Arc<Run>> {
+    // All threads that the run needs to get to its end.
+    let disk = disk()?;
+    let spawner = process::ready().map_err(Error::no_threads)?;
     let runtime = runtime()?;
-    let spawner = spawner().map_err(Error::no_runtime)?;
     let earliest = registry::earliest_start(&session)?;
     let store = Store::at(store_dir);
     leftovers::end(&store);
@@ -63,16 +68,29 @@ pub fn start(
     let question = question(&launch, &run.settings);
     let interval = run.settings.persist_interval;
     let mark = process::new_mark();
-    let noted = note_mark(runtime, Arc::clone(store.ledger()), mark.clone());
-    let persistence = Persistence::new(store, run.session.clone(), claim, interval);
+    let noted = note_mark(disk, Arc::clone(store.ledger()), mark.clone());
+    let persistence = Persistence::new(disk, store, run.session.clone(), claim, interval);
     let (done, spawned) = oneshot::channel();
     let start = {
         let run = Arc::clone(&run);
         async move {
-            match spawned.await {
-                Ok(spawned) => take_charge(&run, spawned),
-                // The thread that starts agents has dropped it.
-                Err(_) => Start::Failed { error: "nobody has started it".into(), exit_code: -1 },
+            tokio::pin!(spawned);
+            loop {
+                if let Ok(spawned) = timeout(LOOK_AT_SPAWNER, &mut spawned).await {
+                    return match spawned {
+                        Ok(spawned) => take_charge(&run, spawned),
+                        // The thread that starts agents has panicked.
+                        Err(_) => not_started("nobody has started it"),
+                    };
+                }
+                // One that is on its way already is waited for.
+                if let Some(held_up) = spawner.stuck()
+                    && run.startup.cancel()
+                {
+                    return not_started(&format!(
+                        "{held_up} other starts hang, as where a file system does not answer"
+                    ));
+                }
             }
         }
     };
@@ -100,6 +118,10 @@ fn question(launch: &Launch, settings: &Settings) -> Question {
     }
 }
 
+fn not_started(why: &str) -> Start<ProcessInput> {
+    Start::Failed { error: why.to_owned(), exit_code: -1 }
+}
+
 /// Makes an input of what was started. In the runtime's context.
 fn take_charge(run: &Run, spawned: Result<Spawned, NotSpawned>) -> Start<ProcessInput> {
     let Settings { pipe_grace, max_stderr_bytes, .. } = *run.settings;
@@ -122,19 +144,15 @@ fn take_charge(run: &Run, spawned: Result<Spawned, NotSpawned>) -> Start<Process
 /// Notes a mark in the store on a disk thread. What is returned waits for that, but not for a disk that
 /// does not answer; the note is then taken back.
 fn note_mark(
-    runtime: &Runtime,
+    disk: &'static Disk,
     ledger: Arc<Ledger>,
     mark: Box<str>,
 ) -> impl FnOnce() -> Option<process::Record> + Send + use<> {
     let (done, noted) = sync_channel(1);
-    // From a task: where no thread can be had, it is that which fails.
-    runtime.spawn(async {
-        let note = spawn_blocking(move || {
-            let note = ledger.note(&mark);
-            let _ = done.send(Box::new(note) as process::Record);
-        });
-        note.await
-    });
+    drop(disk.run(None, move || {
+        let note = ledger.note(&mark);
+        let _ = done.send(Box::new(note) as process::Record);
+    }));
     move || noted.recv_timeout(NOTE_PATIENCE).ok()
 }
 

@@ -76,7 +76,8 @@
 //! | [`json`] | JavaScript's reading of JSON: numbers, strings, key order |
 //! | `memory` | gives freed memory back to the system |
 //! | [`diagnostics`] | warnings, and the agents' stderr |
-//! | [`session_id`], [`clock`], [`runtime`], [`error`] | what all rooms share |
+//! | [`disk`] | the threads that wait for the disk |
+//! | [`session_id`], [`clock`], [`runtime`], `panics`, [`error`] | what all rooms share |
 //!
 //! The source of lines, their format and the run are three things, and none knows the others' inside.
 //! Another format is one file in `format/` and its name in the list there; another source is one file
@@ -88,6 +89,7 @@ pub mod batch;
 pub mod clock;
 pub mod command;
 pub mod diagnostics;
+pub mod disk;
 mod dispatch;
 pub mod engine;
 pub mod error;
@@ -103,6 +105,7 @@ pub mod lines;
 mod memory;
 pub mod message;
 mod pages;
+mod panics;
 pub mod persistence;
 pub mod registry;
 pub mod run;

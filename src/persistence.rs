@@ -1,12 +1,13 @@
 //! When a run's answer is written: at once when there is something to keep, then at intervals, once
 //! more before the end is announced, and again when somebody else's rewrite lost it.
 //!
-//! The store does the writing, on a disk thread; this decides when, sees that writes of one run do
+//! The store does the writing, on the `disk` threads; this decides when, sees that writes of one run do
 //! not overlap, and says once when they fail.
 
 use crate::{
     clock,
     diagnostics::{self, Warning},
+    disk::{Disk, Pending, Turn},
     error::Result,
     message::Message,
     session_id::SessionId,
@@ -20,7 +21,6 @@ use std::{
 };
 use tokio::{
     sync::{Semaphore, watch},
-    task::{JoinError, JoinHandle, spawn_blocking},
     time::{Instant, sleep_until},
 };
 
@@ -56,6 +56,7 @@ impl io::Write for Size {
 
 /// The writing of one run's answer.
 pub struct Persistence {
+    disk: &'static Disk,
     store: Arc<Store>,
     session: SessionId,
     interval: Duration,
@@ -63,7 +64,7 @@ pub struct Persistence {
     is_dirty: bool,
     /// Not before this.
     next: Instant,
-    in_flight: Option<(Instant, JoinHandle<Result<()>>)>,
+    in_flight: Option<(Instant, Pending<Result<()>>)>,
     /// The last write failed, and that was said.
     has_failed: bool,
     /// Says to other writers that the message's id is taken and its `_streaming` mark true.
@@ -112,12 +113,14 @@ pub enum Step {
 impl Persistence {
     /// Nothing is written before something changed. `claim` is on the message.
     pub fn new(
+        disk: &'static Disk,
         store: Arc<Store>,
         session: SessionId,
         claim: Option<LiveMessage>,
         interval: Duration,
     ) -> Self {
         Self {
+            disk,
             store,
             session,
             interval,
@@ -155,9 +158,7 @@ impl Persistence {
     /// Writes a snapshot of the running message, without waiting.
     pub fn start(&mut self, message: Message) {
         self.is_dirty = false;
-        let (store, session) = (Arc::clone(&self.store), self.session.clone());
-        let flush = spawn_blocking(move || put(&store, &session, &message, true));
-        self.in_flight = Some((Instant::now(), flush));
+        self.in_flight = Some((Instant::now(), self.put(message, true)));
     }
 
     /// Writes the final message and waits until it is on the disk, or has failed.
@@ -184,9 +185,8 @@ impl Persistence {
             if message.is_empty() {
                 continue;
             }
-            let (store, session) = (Arc::clone(&self.store), self.session.clone());
             let id = message.id().to_owned();
-            let look = spawn_blocking(move || store.still_has(&session, &id)).await;
+            let look = self.in_store(move |store, session| store.still_has(session, &id)).await;
             if self.has_failed || matches!(look, Ok(Ok(false))) {
                 self.put_final(message.clone()).await;
             }
@@ -240,21 +240,31 @@ impl Persistence {
     }
 
     async fn put_final(&mut self, message: Message) {
-        let (store, session) = (Arc::clone(&self.store), self.session.clone());
-        let outcome = spawn_blocking(move || put(&store, &session, &message, false)).await;
+        let outcome = self.put(message, false).await;
         self.note(outcome);
     }
 
-    fn note(&mut self, outcome: Result<Result<()>, JoinError>) {
-        let failure = match outcome {
-            Ok(Ok(())) => {
-                self.set_failed(false);
-                FLUSHES.lock().unwrap_or_else(PoisonError::into_inner).written += 1;
-                return;
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+    fn put(&self, message: Message, is_streaming: bool) -> Pending<Result<()>> {
+        self.in_store(move |store, session| put(store, session, &message, is_streaming))
+    }
+
+    /// Calls `work` on a disk thread, after what was begun on this session before.
+    fn in_store<T: Send + 'static>(
+        &self,
+        mut work: impl FnMut(&Store, &SessionId) -> T + Send + 'static,
+    ) -> Pending<T> {
+        let (store, session) = (Arc::clone(&self.store), self.session.clone());
+        let path = store.session_path(&session);
+        self.disk.run_until_done(Some(path), move |_| Turn::Done(work(&store, &session)))
+    }
+
+    fn note(&mut self, outcome: Result<Result<()>>) {
+        let Err(error) = outcome.and_then(|written| written) else {
+            self.set_failed(false);
+            FLUSHES.lock().unwrap_or_else(PoisonError::into_inner).written += 1;
+            return;
         };
+        let failure = error.to_string();
         {
             let mut flushes = FLUSHES.lock().unwrap_or_else(PoisonError::into_inner);
             flushes.failed += 1;

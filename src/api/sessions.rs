@@ -4,6 +4,7 @@ use super::{Result, internal, settings::store_dir};
 use crate::{
     clock,
     diagnostics::{self, Warning},
+    disk::{Attempt, Turn, disk},
     leftovers,
     session_id::SessionId,
     settings,
@@ -23,13 +24,20 @@ pub fn persist_user_message(
     default_store_dir: String,
 ) -> Result<bool> {
     let session = SessionId::new(&session_id)?;
+    // First: what is refused is not written.
+    let disk = disk()?;
     let store = store(&default_store_dir);
     let now = clock::now_ms();
     let line = format!("{line},\"timestamp\":\"{}\"}}", clock::iso(now));
     let is_new = store.add_message(&session, &id, line.as_bytes(), now)?;
     if is_new {
-        crate::runtime::runtime()?.spawn_blocking(move || {
-            if let Err(error) = store.sync(&session) {
+        let path = store.session_path(&session);
+        let sync = {
+            let session = session.clone();
+            move |_: &Attempt| Turn::Done(store.sync(&session))
+        };
+        disk.run_then(Some(path), sync, move |outcome| {
+            if let Err(error) = outcome.and_then(|stored| stored) {
                 diagnostics::warn(&Warning {
                     code: error.code(),
                     message: error.to_string(),
@@ -59,25 +67,34 @@ pub struct StoreAnswer {
     pub message: Option<String>,
 }
 
-/// Does `work` on a disk thread. The promise is always fulfilled; see [`StoreAnswer`].
+/// Does `work` on a disk thread; of one session, after its other work. The promise is always fulfilled;
+/// see [`StoreAnswer`].
 fn in_store<'env>(
     env: &'env Env,
     default_store_dir: &str,
-    work: impl FnOnce(&Store) -> crate::error::Result<Option<String>> + Send + 'static,
+    session: Option<&SessionId>,
+    mut work: impl FnMut(&Store) -> crate::error::Result<Option<String>> + Send + 'static,
 ) -> Result<Object<'env>> {
     type Answer = Box<dyn FnOnce(Env) -> napi::Result<StoreAnswer>>;
+    // First: a promise must not be left unanswered.
+    let disk = disk()?;
     let store = store(default_store_dir);
+    let file = session.map(|session| store.session_path(session));
     let (deferred, promise) = env.create_deferred::<_, Answer>().map_err(internal)?;
-    crate::runtime::runtime()?.spawn_blocking(move || {
-        let answer = match work(&store) {
-            Ok(json) => StoreAnswer { json, code: None, message: None },
-            Err(error) => {
-                let (code, message) = (error.code().to_owned(), error.to_string());
-                StoreAnswer { json: None, code: Some(code), message: Some(message) }
-            }
-        };
-        deferred.resolve(Box::new(move |_| Ok(answer)));
-    });
+    disk.run_then(
+        file,
+        move |_| Turn::Done(work(&store)),
+        move |outcome| {
+            let answer = match outcome.and_then(|stored| stored) {
+                Ok(json) => StoreAnswer { json, code: None, message: None },
+                Err(error) => {
+                    let (code, message) = (error.code().to_owned(), error.to_string());
+                    StoreAnswer { json: None, code: Some(code), message: Some(message) }
+                }
+            };
+            deferred.resolve(Box::new(move |_| Ok(answer)));
+        },
+    );
     Ok(promise)
 }
 
@@ -86,10 +103,11 @@ fn in_session<'env>(
     env: &'env Env,
     session_id: &str,
     default_store_dir: &str,
-    work: impl FnOnce(&Store, &SessionId) -> crate::error::Result<Option<String>> + Send + 'static,
+    mut work: impl FnMut(&Store, &SessionId) -> crate::error::Result<Option<String>> + Send + 'static,
 ) -> Result<Object<'env>> {
     let session = SessionId::new(session_id)?;
-    in_store(env, default_store_dir, move |store| work(store, &session))
+    let of_session = session.clone();
+    in_store(env, default_store_dir, Some(&of_session), move |store| work(store, &session))
 }
 
 /// The session's messages, as a JSON array.
@@ -115,8 +133,8 @@ pub fn upsert_messages(
     title: Option<String>,
     default_store_dir: String,
 ) -> Result<Object<'_>> {
+    let messages: Vec<_> = ids.into_iter().zip(lines).collect();
     in_session(env, &session_id, &default_store_dir, move |store, session| {
-        let messages: Vec<_> = ids.into_iter().zip(lines).collect();
         store.upsert_messages(session, &messages, title.as_deref(), clock::now_ms())?;
         Ok(None)
     })
@@ -125,7 +143,7 @@ pub fn upsert_messages(
 /// The index, newest first, as a JSON array.
 #[napi(ts_return_type = "Promise<StoreAnswer>")]
 pub fn list_sessions(env: &Env, default_store_dir: String) -> Result<Object<'_>> {
-    in_store(env, &default_store_dir, |store| store.list_sessions().map(Some))
+    in_store(env, &default_store_dir, None, |store| store.list_sessions().map(Some))
 }
 
 /// Adds a session to the index; its entry as JSON.

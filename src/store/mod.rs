@@ -29,7 +29,7 @@ mod tests;
 
 pub use ledger::Ledger;
 
-use crate::{error::Result, json::Cursor, runtime::runtime, session_id::SessionId};
+use crate::{disk::disk, error::Result, json::Cursor, session_id::SessionId};
 use index_file::{IndexFile, Touch};
 use layout::hash_of;
 use live::Live;
@@ -46,7 +46,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{task::spawn_blocking, time::sleep};
 
 /// How often the files are looked for that processes left which died at work.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -74,7 +73,7 @@ pub struct Store {
     is_used: AtomicBool,
     /// When temporary files were last looked for.
     swept: Mutex<Option<Instant>>,
-    /// Replaced files are closed later, by a task of the runtime.
+    /// Replaced files are closed later, on a disk thread.
     is_tidying: AtomicBool,
     this: Weak<Self>,
 }
@@ -371,20 +370,17 @@ impl Store {
         if replaced::watched() == 0 || self.is_tidying.swap(true, Ordering::Relaxed) {
             return;
         }
-        let Ok(runtime) = runtime() else {
+        let Ok(disk) = disk() else {
             self.is_tidying.store(false, Ordering::Relaxed);
             return;
         };
         let this = Weak::clone(&self.this);
-        runtime.spawn(async move {
-            sleep(replaced::WATCHED + Duration::from_millis(100)).await;
+        disk.run_later(replaced::WATCHED + Duration::from_millis(100), move || {
             if let Some(store) = this.upgrade() {
                 // Before looking: whoever replaces a file from now on sees to it.
                 store.is_tidying.store(false, Ordering::Relaxed);
-                spawn_blocking(move || {
-                    store.sweep();
-                    store.tidy_later();
-                });
+                store.sweep();
+                store.tidy_later();
             }
         });
     }

@@ -42,6 +42,16 @@ const HURRIED_PIPES: Duration = Duration::from_millis(100);
 /// The most that is read at once.
 const READ_BYTES: usize = 64 * 1024;
 
+/// The threads that agents need, from their start to their end; started if they were not. To be called
+/// as [`spawner`].
+///
+/// # Errors
+/// When the system refuses them; the next call tries again.
+pub fn ready() -> io::Result<&'static Spawner> {
+    table::start_looker()?;
+    spawner()
+}
+
 /// Ends an agent that nobody will read: its run was over before it was started.
 pub async fn abandon(spawned: Spawned) {
     spawned.family.stop_at_once().await;
