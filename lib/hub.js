@@ -87,7 +87,9 @@ class Hub {
     const ids = this.#bell.take();
     if (this.#warningListeners.size > 0) this.#deliverWarnings();
     for (const id of ids) {
-      const view = this.#byRun.get(id) ?? this.#adopt(id);
+      const known = this.#byRun.get(id);
+      if (known && !known.isOwn && this.#bell.owns(id)) known.takeOver();
+      const view = known ?? this.#adopt(id);
       if (view) this.#pending.add(view);
     }
     if (!this.#isScheduled) this.#deliver();

@@ -94,7 +94,7 @@ pub fn start(
             }
         }
     };
-    let place = Place { run: Arc::clone(&run), on_over: Some(Box::new(on_over)) };
+    let place = Place::new(&run, on_over);
     let driven = drive(Arc::clone(&run), question, start, commands, persistence, place);
     runtime.spawn(async move {
         process::reap_orphans();
@@ -159,7 +159,15 @@ fn note_mark(
 /// A run's place among the runs. Should its task panic, the run has failed, and its session is free.
 struct Place {
     run: Arc<Run>,
+    /// None when the run is over.
     on_over: Option<Box<dyn FnOnce() + Send>>,
+    is_forgotten: bool,
+}
+
+impl Place {
+    fn new(run: &Arc<Run>, on_over: impl FnOnce() + Send + 'static) -> Self {
+        Self { run: Arc::clone(run), on_over: Some(Box::new(on_over)), is_forgotten: false }
+    }
 }
 
 impl Drop for Place {
@@ -173,6 +181,8 @@ impl Drop for Place {
                 ended_at: clock::now_ms(),
             });
             self.over();
+        }
+        if !self.is_forgotten {
             self.forgotten();
         }
     }
@@ -187,6 +197,7 @@ impl Host for Place {
     }
 
     fn forgotten(&mut self) {
+        self.is_forgotten = true;
         registry::forget(&self.run);
     }
 }
@@ -225,4 +236,70 @@ pub fn end_all() {
     is_alone &= process::wait_until_gone(LAST_KILLS);
     persistence::save_unsaved(LAST_FLUSHES);
     store::close_all(is_alone);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Watcher for Woken {
+        fn wake(&self, _: u32) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A run with a place in a task that panics, before or after it is over.
+    async fn panicking(session: &str, is_over: bool) -> (Arc<Run>, usize, usize) {
+        let session = SessionId::new(session).unwrap();
+        let (run, _commands) = Run::new(registry::new_id(), session, 5, Arc::default());
+        let run = Arc::new(run);
+        registry::add(&run).unwrap();
+        let woken = Arc::new(Woken::default());
+        run.feed.watch(&(Arc::clone(&woken) as _));
+        let told = Arc::new(AtomicUsize::new(0));
+        let mut place = {
+            let told = Arc::clone(&told);
+            Place::new(&run, move || _ = told.fetch_add(1, Ordering::SeqCst))
+        };
+        let task = tokio::spawn(async move {
+            if is_over {
+                let end = RunEnd {
+                    reason: Reason::Completed,
+                    exit_code: Some(0),
+                    signal: None,
+                    error: None,
+                    ended_at: 7,
+                };
+                place.run.feed.finish(end);
+                place.over();
+            }
+            panic!("at the wrong moment");
+        });
+        assert!(task.await.is_err());
+        (run, woken.0.load(Ordering::SeqCst), told.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_task_panics_has_failed_and_its_session_is_free() {
+        let (run, woken, told) = panicking("panics-while-it-runs", false).await;
+        let end = run.feed.end().unwrap();
+        assert_eq!((end.reason, end.is_error()), (Reason::Failed, true));
+        assert!(end.error.unwrap().contains("panicked"));
+        assert!(woken > 0, "its subscribers are told");
+        assert_eq!(told, 1);
+        assert!(registry::find(&run.session).is_none() && registry::find_running(run.id).is_none());
+        assert!(registry::earliest_start(&run.session).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_task_panics_in_its_grace_period_is_forgotten() {
+        let (run, _, told) = panicking("panics-afterwards", true).await;
+        assert_eq!(run.feed.end().unwrap().reason, Reason::Completed);
+        assert_eq!(told, 1);
+        assert!(registry::find(&run.session).is_none());
+    }
 }

@@ -54,6 +54,7 @@
 //! | `api` | every `#[napi]` item: converts what crosses the boundary |
 //! | `dispatch` | the one way into JavaScript: bells |
 //! | [`stats`] | what this package is doing, in numbers |
+//! | `signals` | signals that would end the process, where no JavaScript hears them |
 //! | [`engine`] | starts runs, and ends all of them: a session's place, its store, its input and its task |
 //! | [`leftovers`] | ends what the runs of a killed server have left |
 //! | [`launch`] | what a caller asks to be started → a command |
@@ -112,6 +113,7 @@ pub mod run;
 pub mod runtime;
 pub mod session_id;
 pub mod settings;
+mod signals;
 pub mod sse;
 pub mod stats;
 pub mod store;

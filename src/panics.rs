@@ -28,3 +28,18 @@ fn text(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no reason given")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_that_says_who_and_why() {
+        assert_eq!(caught("it", || 7).unwrap(), 7);
+        let error = caught("the cook", || panic!("no {}", "salt")).unwrap_err();
+        assert_eq!(error.code(), "INTERNAL");
+        assert_eq!(error.to_string(), "a fault of active-runs: the cook has panicked: no salt");
+        let error = caught("the cook", || std::panic::panic_any(7)).unwrap_err();
+        assert!(error.to_string().ends_with("no reason given"));
+    }
+}

@@ -214,14 +214,8 @@ impl Persistence {
                 self.put_final(message.clone()).await;
             }
         }
-        // Whose server ends has been told that it is not saved.
-        if self.has_failed && !is_closing {
-            let session = &self.session;
-            diagnostics::warn(&Warning {
-                code: "ANSWER_LOST",
-                message: format!("The answer of session {session} is lost"),
-                session: Some(session.clone()),
-            });
+        if self.has_failed {
+            tell_lost(&self.session);
         }
     }
 
@@ -229,10 +223,13 @@ impl Persistence {
     fn set_failed(&mut self, has_failed: bool) -> bool {
         let before = std::mem::replace(&mut self.has_failed, has_failed);
         if before != has_failed {
-            let mut unsaved = unsaved();
+            let mut unsaved = lock_unsaved();
             match has_failed {
-                true => *unsaved += 1,
-                false => *unsaved -= 1,
+                true => unsaved.push(self.session.clone()),
+                false => {
+                    let ours = unsaved.iter().position(|session| *session == self.session);
+                    ours.map(|at| unsaved.swap_remove(at));
+                }
             }
             ONE_LESS.notify_all();
         }
@@ -290,33 +287,49 @@ impl Drop for Persistence {
     }
 }
 
-/// Answers whose last write has failed.
-static UNSAVED: Mutex<usize> = Mutex::new(0);
+/// The sessions of answers whose last write has failed.
+static UNSAVED: Mutex<Vec<SessionId>> = Mutex::new(Vec::new());
 static ONE_LESS: Condvar = Condvar::new();
 /// Set when the process ends: whoever waits to try again does so for the last time.
 static CLOSING: Lazy<watch::Sender<bool>> = Lazy::new(|| watch::Sender::new(false));
 
-fn unsaved() -> MutexGuard<'static, usize> {
+/// How many answers there are whose last write has failed.
+pub fn unsaved() -> usize {
+    lock_unsaved().len()
+}
+
+fn tell_lost(session: &SessionId) {
+    diagnostics::warn(&Warning {
+        code: "ANSWER_LOST",
+        message: format!("The answer of session {session} is lost"),
+        session: Some(session.clone()),
+    });
+}
+
+fn lock_unsaved() -> MutexGuard<'static, Vec<SessionId>> {
     UNSAVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The process ends: answers that could not be written are tried for the last time. Waits for that,
-/// but no longer than `patience`.
+/// but no longer than `patience`. Those that are not written then are told as lost.
 pub fn save_unsaved(patience: Duration) {
-    if *unsaved() == 0 {
+    if unsaved() == 0 {
         return;
     }
     CLOSING.send_replace(true);
     let until = std::time::Instant::now() + patience;
-    let mut left = unsaved();
-    while *left > 0 {
+    let mut left = lock_unsaved();
+    while !left.is_empty() {
         let time = until.saturating_duration_since(std::time::Instant::now());
         if time.is_zero() {
             break;
         }
         left = ONE_LESS.wait_timeout(left, time).unwrap_or_else(PoisonError::into_inner).0;
     }
+    // Of those that are being tried still; the others have told it themselves.
+    let lost = left.clone();
     drop(left);
+    lost.iter().for_each(tell_lost);
     // Should the process go on after all (only its threads with this package have ended).
     CLOSING.send_replace(false);
 }

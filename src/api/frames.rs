@@ -48,7 +48,7 @@ impl From<FrameReader> for FrameStream {
 #[napi]
 impl FrameStream {
     /// The next bytes, 64 KiB at most; null when there are none now.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn pull<'env>(&mut self, env: &'env Env) -> Result<Option<BufferSlice<'env>>> {
         let buffer = match self.reader.pull() {
             None => return Ok(None),
@@ -75,19 +75,19 @@ impl FrameStream {
     }
 
     /// Nobody reads it any more.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn close(&mut self) {
         self.reader.close();
     }
 
     /// Whether the events were freed before this reader had them.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn is_cut(&self) -> bool {
         self.reader.is_cut()
     }
 
     /// Whether all was pulled and nothing will follow.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn is_over(&self) -> bool {
         self.reader.is_over()
     }

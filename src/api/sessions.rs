@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Writes a user's message; false when one with this id is there. `line` is its JSON up to the
 /// timestamp, without the closing brace.
-#[napi]
+#[napi(catch_unwind)]
 pub fn persist_user_message(
     session_id: String,
     id: String,
@@ -111,7 +111,7 @@ fn in_session<'env>(
 }
 
 /// The session's messages, as a JSON array.
-#[napi(ts_return_type = "Promise<StoreAnswer>")]
+#[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn read_messages(
     env: &Env,
     session_id: String,
@@ -124,7 +124,7 @@ pub fn read_messages(
 }
 
 /// Inserts or replaces messages; `ids` and `lines` (their JSON) belong together.
-#[napi(ts_return_type = "Promise<StoreAnswer>")]
+#[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn upsert_messages(
     env: &Env,
     session_id: String,
@@ -141,13 +141,13 @@ pub fn upsert_messages(
 }
 
 /// The index, newest first, as a JSON array.
-#[napi(ts_return_type = "Promise<StoreAnswer>")]
+#[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn list_sessions(env: &Env, default_store_dir: String) -> Result<Object<'_>> {
     in_store(env, &default_store_dir, None, |store| store.list_sessions().map(Some))
 }
 
 /// Adds a session to the index; its entry as JSON.
-#[napi(ts_return_type = "Promise<StoreAnswer>")]
+#[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn create_session(
     env: &Env,
     session_id: String,
@@ -161,7 +161,7 @@ pub fn create_session(
 }
 
 /// Removes a session from the index and its file; whether there was one, as JSON.
-#[napi(ts_return_type = "Promise<StoreAnswer>")]
+#[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn delete_session(
     env: &Env,
     session_id: String,

@@ -28,6 +28,7 @@ use rustix::io::ioctl_fionread;
 use std::{cell::RefCell, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use tokio::{
     net::unix::pipe,
+    runtime::Handle,
     sync::watch,
     time::{Instant, sleep_until},
 };
@@ -163,6 +164,19 @@ impl ProcessInput {
             // Not, where SIGKILL was sent while this waited: then its time has just begun.
             self.exited(Exit::Unknown);
             self.close_pipes();
+        }
+    }
+}
+
+impl Drop for ProcessInput {
+    /// Whose run has come to its end has an end, too. Otherwise its task has panicked, and nobody will
+    /// stop the agent.
+    fn drop(&mut self) {
+        if self.exit.is_none()
+            && self.kill_at.is_none()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(self.family.stop_at_once());
         }
     }
 }

@@ -123,7 +123,7 @@ const HELD_UP: Duration = Duration::from_millis(200);
 /// When all threads have been held up for so long, what waits for one is not started.
 const STUCK: Duration = Duration::from_secs(10);
 /// So many starts can be held up at a time.
-const THREADS: usize = 16;
+pub(super) const THREADS: usize = 16;
 
 /// The threads that start agents: one that does, and one that stands by for when it is held up.
 pub struct Spawner {
@@ -193,6 +193,12 @@ impl Spawner {
             is_watched: false,
         };
         Self { state: Mutex::new(state), more: Condvar::new() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_own_threads() -> &'static Self {
+        // Its threads never end.
+        Box::leak(Box::new(Self::new())).with_thread().expect("there are threads")
     }
 
     fn with_thread(&'static self) -> io::Result<&'static Self> {
