@@ -6,6 +6,7 @@ const { AsyncResource } = require('node:async_hooks');
 const { isMainThread } = require('node:worker_threads');
 const { setImmediate } = require('node:timers');
 const { performance } = require('node:perf_hooks');
+const { inspect } = require('node:util');
 const binding = require('./binding.js');
 const { callNative } = require('./errors.js');
 const { RunView } = require('./run-view.js');
@@ -103,7 +104,7 @@ class Hub {
           context.runInAsyncScope(callback, undefined, { ...warning });
         } catch (error) {
           // It must not keep the others from the warning, nor the runs from their news.
-          console.error(`[active-runs] ${warning.message}; the callback of onWarning threw`, error);
+          this.#bell.printWarning(`${warning.message}; the callback of onWarning threw ${inspect(error)}`);
         }
       }
     }

@@ -7,7 +7,7 @@ use super::{
     settings::{errors_named, millis, set, store_dir},
 };
 use crate::{
-    diagnostics::Warning,
+    diagnostics::{self, Warning},
     dispatch::{Doorbell, runs_changed},
     engine,
     error::Error,
@@ -83,6 +83,7 @@ impl Bell {
     /// `callback` is called on this thread when [`Bell::take`] has something to give.
     #[napi(constructor, catch_unwind)]
     pub fn new(env: Env, callback: Function<(), ()>, is_main_thread: bool) -> Result<Self> {
+        diagnostics::tell_panics_without_waiting();
         // SAFETY: both are this call's own.
         let doorbell = unsafe { Doorbell::new(env.raw(), callback.raw(), is_main_thread) }
             .map_err(internal)?;
@@ -115,6 +116,12 @@ impl Bell {
             session_id: session.map(|session| session.as_str().to_owned()),
         });
         values.collect()
+    }
+
+    /// Writes a warning to stderr that nobody has taken, without waiting for that.
+    #[napi(catch_unwind)]
+    pub fn print_warning(&self, message: String) {
+        diagnostics::print(&Warning { code: "INTERNAL", message, session: None });
     }
 
     /// Keeps the process alive, or no longer.
