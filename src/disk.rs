@@ -21,6 +21,7 @@ use crate::{
     panics,
     runtime::lower_priority,
 };
+use once_cell::sync::OnceCell;
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
@@ -52,6 +53,8 @@ pub struct Disk {
     /// Something for an idle thread.
     more: Condvar,
     most: usize,
+    /// Set when the first thread was started.
+    has_thread: OnceCell<()>,
 }
 
 struct State {
@@ -157,15 +160,15 @@ impl Disk {
             kept_until: None,
             last_number: 0,
         };
-        Self { state: Mutex::new(state), more: Condvar::new(), most }
+        Self { state: Mutex::new(state), more: Condvar::new(), most, has_thread: OnceCell::new() }
     }
 
     fn with_thread(&'static self) -> Result<&'static Self> {
-        let mut state = self.lock();
-        if state.threads == 0 {
-            self.start_thread(&mut state).map_err(Error::no_threads)?;
-        }
-        Ok(self)
+        let first = self.has_thread.get_or_try_init(|| {
+            self.lock().threads += 1;
+            self.start_thread()
+        });
+        first.map(|()| self).map_err(Error::no_threads)
     }
 
     /// Does `work`; on a file, after what was handed over for that before.
@@ -223,25 +226,35 @@ impl Disk {
         let attempt = Attempt { number: 0, since: Instant::now() };
         let mut state = self.lock();
         state.add(Job { file, attempt, work: Box::new(work) });
-        self.call_help(&mut state);
+        self.call_help(state);
     }
 
-    /// Has another thread take what is ready, or keep the time: an idle one, or a new one.
-    fn call_help(&'static self, state: &mut State) {
+    /// Has another thread take what is ready, or keep the time: an idle one, or a new one. Gives the lock
+    /// back: the JavaScript thread, which takes it too, waits for no longer than the queue is changed.
+    fn call_help(&'static self, mut state: MutexGuard<'_, State>) {
+        let is_something_ready = !state.ready.is_empty();
         if state.idle > 0 {
-            if !state.ready.is_empty() || state.next_due().is_some() {
+            let is_wanted = is_something_ready || state.next_due().is_some();
+            drop(state);
+            if is_wanted {
                 self.more.notify_one();
             }
-        } else if !state.ready.is_empty() && state.threads < self.most {
+        } else if is_something_ready && state.threads < self.most {
+            state.threads += 1;
+            drop(state);
             // Where the system refuses, those that are there come to it in time.
-            let _ = self.start_thread(state);
+            let _ = self.start_thread();
         }
     }
 
-    fn start_thread(&'static self, state: &mut State) -> io::Result<()> {
-        thread::Builder::new().name("active-runs-disk".into()).spawn(|| self.work())?;
-        state.threads += 1;
-        Ok(())
+    /// Starts a thread that is counted already.
+    fn start_thread(&'static self) -> io::Result<()> {
+        let thread = thread::Builder::new().name("active-runs-disk".into());
+        let started = thread.spawn(|| self.work());
+        if started.is_err() {
+            self.lock().threads -= 1;
+        }
+        started.map(drop)
     }
 
     fn work(&'static self) {
@@ -253,8 +266,7 @@ impl Disk {
                 state = self.rest(state);
                 continue;
             };
-            self.call_help(&mut state);
-            drop(state);
+            self.call_help(state);
             // What work does with its own outcome may panic, too.
             let again = panics::caught("a disk thread", || work.call(&attempt)).unwrap_or_default();
             attempt.number = attempt.number.saturating_add(1);

@@ -286,3 +286,22 @@ async fn a_start_is_given_up_when_all_threads_hang() {
     drop(hanging);
     until(|| spawner.stuck().is_none()).await;
 }
+
+#[tokio::test]
+async fn an_agent_is_killed_whose_pipes_cannot_be_watched() {
+    for is_stdout in [true, false] {
+        let startup = Arc::new(Startup::default());
+        let script = "trap '' TERM PIPE; sleep 60 & wait";
+        let mut spawned = start(script, "", &startup).await.unwrap();
+        // Refused as the system refuses when a user has too many watches.
+        let no_pipe: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+        match is_stdout {
+            true => spawned.stdout = no_pipe,
+            false => spawned.stderr = no_pipe,
+        }
+        let pid = startup.pid().unwrap();
+        assert!(ProcessInput::new(spawned, Arc::clone(&startup), LIMITS).is_err());
+        assert!(startup.has_ended());
+        until(|| !is_alive(pid)).await;
+    }
+}
