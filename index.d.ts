@@ -308,7 +308,7 @@ export type WarningCode =
   | "LEFTOVERS_ENDED"
   /** An answer or a user's message is not on the disk. Said once, until writing works again. */
   | "STORE_FAILED"
-  /** An answer that could not be written for a day, or for want of memory, is given up. */
+  /** An answer that could not be written for a day, until the server ended, or for want of memory, is given up. */
   | "ANSWER_LOST";
 
 /** What {@link stats} returns: plain numbers, at the moment of the call. */
@@ -375,7 +375,7 @@ export type ErrorCode =
   | "CLOSING"
   /** The store could not be read or written. The message has the path and the system's reason. */
   | "STORE_FAILED"
-  /** The system refused the threads in which runs live. */
+  /** The system refused the threads that the call needs. Nothing was started or written; the next call tries again. */
   | "NO_THREADS"
   /** What was asked for is longer than JavaScript's strings may be, 2²⁹ − 24 units. */
   | "TOO_LARGE"

@@ -657,7 +657,7 @@ describe('a stale _streaming mark', () => {
 });
 
 describe('a store that cannot be written', () => {
-  it('stops no run; there is one warning, and persistUserMessage throws', async () => {
+  it('stops no run; there is one warning, one more when the server ends, and persistUserMessage throws', async () => {
     const folder = temporaryFolder();
     writeFileSync(join(folder, 'file'), '');
     const told = await puppet();
@@ -687,7 +687,10 @@ describe('a store that cannot be written', () => {
     expect(error).toMatchObject({ isError: true, code: 'STORE_FAILED' });
     expect(error.message).toMatch(/^failed to .*store.*: .+/);
     await host.exited;
-    expect(host.stderr().match(/^\[active-runs\] .*$/gm)).toHaveLength(1);
+    expect(host.stderr().match(/^\[active-runs\] .*$/gm)).toEqual([
+      expect.stringContaining('The answer of session s is not saved: '),
+      '[active-runs] The answer of session s is lost',
+    ]);
   });
 
   it('gets the whole answer when it can be written again', async () => {

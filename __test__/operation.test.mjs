@@ -306,12 +306,6 @@ describe('onWarning', () => {
     useStore();
     const storage = new AsyncLocalStorage();
     const contexts = [];
-    const log = console.error;
-    const printed = [];
-    console.error = (...parts) => printed.push(parts.join(' '));
-    onTestFinished(() => {
-      console.error = log;
-    });
     onTestFinished(
       runs.onWarning(({ code }) => {
         if (code === 'START_FAILED') throw new Error('a bug of the app');
@@ -321,7 +315,27 @@ describe('onWarning', () => {
     await play(missing);
     await until(() => contexts.length > 0, 'the second callback was called');
     expect(contexts).toEqual(['mine']);
-    expect(printed).toEqual([expect.stringContaining('a bug of the app')]);
+  });
+
+  better('says on stderr what a callback throws, without waiting until somebody reads that', async () => {
+    const host = server(
+      async ({ runs, data, tell, fs }) => {
+        runs.onWarning(() => {
+          throw new Error('a bug of the app');
+        });
+        const fail = () => runs.startRun({ sessionId: 's', message: 'm', agent: data.missing }).whenEnded;
+        await fail();
+        await tell('once');
+        // More than the pipe holds.
+        for (let n = 0; n < 200; n += 1) await fail();
+        await tell('often');
+      },
+      { missing, settings: { storeDir: temporaryFolder() } },
+    );
+    expect(await host.told()).toBe('once');
+    await until(() => host.stderr().includes('the callback of onWarning threw Error: a bug of the app'), 'it was said');
+    host.child.stderr.pause();
+    expect(await host.told()).toBe('often');
   });
 
   better('refuses what is no function', () => {

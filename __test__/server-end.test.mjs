@@ -1,6 +1,6 @@
 // When a server ends, in whatever way, what its agents have started ends, too: at once, or when the
 // next server of the same store comes. The baseline cannot pass these.
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import {
@@ -128,6 +128,50 @@ describe('startRun in an exit listener after ours', () => {
     expect(await host.exited).toEqual({ code: 3, signal: null });
     const closing = { code: 'CLOSING', isError: true };
     expect(JSON.parse(readFileSync(file, 'utf8'))).toEqual({ errors: [closing, closing], isActive: false, pids: [] });
+  });
+});
+
+describe('an answer that could not be written', () => {
+  /** A server whose run has ended while its store was a file; then it does as told. */
+  async function hostOf(body, data = {}) {
+    const store = newStore();
+    writeFileSync(store.dir, 'in the place of the folder');
+    const host = server(body, {
+      settings: { storeDir: store.dir },
+      agent: sh('printf %s "$1"', textLine('precious')),
+      ...data,
+    });
+    return { host, store };
+  }
+
+  it.each(['by itself', 'by process.exit', 'by SIGTERM'])('is written when its server ends %s and it can be', async (how) => {
+    const { host, store } = await hostOf(
+      async ({ runs, data, tell, fs }) => {
+        await runs.startRun({ sessionId: 's', message: 'm', agent: data.agent }).whenEnded;
+        // Longer than signals are listened for because a run has just ended.
+        if (data.how === 'by SIGTERM') await new Promise((resolve) => setTimeout(resolve, 1_500));
+        fs.unlinkSync(data.settings.storeDir);
+        await tell('mended');
+        if (data.how === 'by process.exit') process.exit();
+        if (data.how === 'by SIGTERM') setInterval(() => {}, 1_000_000);
+        process.disconnect();
+      },
+      { how },
+    );
+    expect(await host.told()).toBe('mended');
+    if (how === 'by SIGTERM') host.child.kill('SIGTERM');
+    expect(await host.exited).toEqual(how === 'by SIGTERM' ? { code: null, signal: 'SIGTERM' } : { code: 0, signal: null });
+    expect(store.messages('s')).toMatchObject([{ content: 'precious' }]);
+    expect(host.stderr()).not.toContain('is lost');
+  });
+
+  it('is told as lost when its server ends and it still cannot', async () => {
+    const { host } = await hostOf(async ({ runs, data }) => {
+      await runs.startRun({ sessionId: 's', message: 'm', agent: data.agent }).whenEnded;
+      process.disconnect();
+    });
+    expect(await host.exited).toEqual({ code: 0, signal: null });
+    expect(host.stderr().match(/The answer of session s is lost/g)).toHaveLength(1);
   });
 });
 

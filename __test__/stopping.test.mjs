@@ -117,7 +117,11 @@ describe('abortRun ends tools', () => {
     const sleepers = newSleepers();
     const { sessionId, run } = start(sh('setsid sleep "$1" & wait', sleepers));
     await sleepers.haveStarted(1);
-    process.kill(run.childProcess.pid, 'SIGSTOP');
+    const { pid } = run.childProcess;
+    process.kill(pid, 'SIGSTOP');
+    // Of two signals that wait, it would take SIGTERM first.
+    const state = () => execFileSync('ps', ['-o', 'state=', '-p', pid], { encoding: 'utf8' });
+    await until(() => state().startsWith('T'), 'the agent was stopped');
     runs.abortRun(sessionId);
     expect(await run.whenEnded).toMatchObject({ reason: 'aborted', signal: 'SIGKILL' });
     await sleepers.haveEnded();

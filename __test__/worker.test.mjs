@@ -1,8 +1,27 @@
 // Worker threads: each has its own JavaScript, all share the process's runs.
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { expect, it, onTestFinished } from 'vitest';
-import { agent, isDead, listen, newSession, play, puppet, runs, server, start, until, useStore } from './helpers/index.mjs';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import {
+  agent,
+  isDead,
+  listen,
+  modulePath,
+  newSession,
+  newSleepers,
+  play,
+  puppet,
+  runs,
+  server,
+  sh,
+  start,
+  storeAt,
+  temporaryFolder,
+  textLine,
+  until,
+  useStore,
+} from './helpers/index.mjs';
 
 function startWorker(workerData, options) {
   const worker = new Worker(new URL('helpers/starts-a-run-in-a-worker.mjs', import.meta.url), { workerData, ...options });
@@ -133,4 +152,88 @@ it('workers come and go without a trace', async () => {
     await worker.terminate();
   }
   expect((await play(agent('says', 'still here'))).text).toBe('still here');
+});
+
+describe('a run whose worker has ended', () => {
+  /** A server whose worker starts a run and ends while it runs; what has become of it when the server ends. */
+  async function stored(doesLook) {
+    const store = useStore();
+    const host = server(
+      async ({ runs, data, modulePath }) => {
+        const { Worker } = process.getBuiltinModule('node:worker_threads');
+        runs.hasActiveRun('nothing');
+        const program = `
+          const runs = require(${JSON.stringify(modulePath)});
+          runs.startRun({ sessionId: 's', message: 'm', agent: ${JSON.stringify(data.agent)} });
+          runs.subscribeToRun('s', (event) => event?.delta && require('node:worker_threads').parentPort.postMessage('said'));
+        `;
+        const worker = new Worker(program, { eval: true });
+        await new Promise((resolve) => worker.once('message', resolve));
+        if (data.doesLook) runs.getActiveRun('s').eventBuffer.length;
+        await worker.terminate();
+        process.send('the worker has ended');
+        // Nothing else keeps this process.
+        process.disconnect();
+      },
+      { settings: { storeDir: store.dir }, agent: sh('printf %s "$1"; sleep 1; printf %s "$2"', textLine('begin '), textLine('end')), doesLook },
+    );
+    expect(await host.told()).toBe('the worker has ended');
+    expect(await host.exited).toEqual({ code: 0, signal: null });
+    return store.messages('s');
+  }
+
+  it('keeps the process until it is written', async () => {
+    expect(await stored(false)).toMatchObject([{ content: 'begin end' }]);
+  });
+
+  it('does so also where the main thread has looked at it before', async () => {
+    expect(await stored(true)).toMatchObject([{ content: 'begin end' }]);
+  });
+});
+
+describe('a process that has the package in a worker only', () => {
+  /** Such a server, with a run that has said something and goes on. */
+  async function host(prepare = '') {
+    const store = storeAt(temporaryFolder());
+    const sleepers = newSleepers();
+    const program = `
+      const runs = require(${JSON.stringify(modulePath)});
+      runs.configure({ storeDir: ${JSON.stringify(store.dir)} });
+      runs.startRun({ sessionId: 's', message: 'm', agent: ${JSON.stringify(sh('printf %s "$1"; sleep "$2"', textLine('half'), sleepers))} });
+      runs.subscribeToRun('s', (event) => event?.delta && require('node:worker_threads').parentPort.postMessage('said'));
+    `;
+    const main = `
+      const { Worker } = require('node:worker_threads');
+      ${prepare}
+      new Worker(${JSON.stringify(program)}, { eval: true }).on('message', (message) => console.log(message));
+      setInterval(() => {}, 1_000_000);
+    `;
+    const child = spawn(process.execPath, ['-e', main], { stdio: ['ignore', 'pipe', 'inherit'] });
+    onTestFinished(() => void child.kill('SIGKILL'));
+    let out = '';
+    child.stdout.on('data', (text) => {
+      out += text;
+    });
+    const exited = once(child, 'close');
+    await until(() => out.includes('said'), 'the agent said something');
+    return { child, exited, store, sleepers, out: () => out };
+  }
+
+  it.each(['SIGTERM', 'SIGINT', 'SIGHUP'])('writes what was said and ends its agents at %s', async (signal) => {
+    const { child, exited, store, sleepers } = await host();
+    child.kill(signal);
+    expect(await exited).toEqual([null, signal]);
+    await sleepers.haveEnded();
+    expect(store.messages('s')).toMatchObject([{ content: 'half' }]);
+    expect(store.read('s')).not.toContain('_streaming');
+  });
+
+  it('leaves a signal to whoever listens for it', async () => {
+    const { child, exited, store, out } = await host("process.on('SIGTERM', () => console.log('heard'));");
+    child.kill('SIGTERM');
+    await until(() => out().includes('heard'), 'the listener heard it');
+    await until(() => store.read('s').includes('half'), 'the run went on');
+    child.kill('SIGINT');
+    expect(await exited).toEqual([null, 'SIGINT']);
+  });
 });

@@ -182,7 +182,8 @@ export async function hosted(name, setting) {
       let now;
       const fits = () => {
         now = resources(child.pid);
-        return now.children === 0 && now.threads <= than.threads && now.fds <= than.fds;
+        const threads = Math.max(than.threads, IDLE.threads);
+        return now.children === 0 && now.threads <= threads && now.fds <= than.fds;
       };
       await until(fits, 'a server came to rest').catch((error) => {
         throw new Error(`${error.message}: ${JSON.stringify({ than, now, open: descriptors(child.pid) })}`);
@@ -197,10 +198,11 @@ export async function hosted(name, setting) {
 }
 
 /**
- * Node's own threads and descriptors, and those of the engine that stay. The disk's threads end, and
- * replaced files are closed, when they have had nothing to do for two seconds.
+ * Node's own threads and descriptors, and those of the engine. The engine's threads never end, and the
+ * disk's come as they are needed, up to eight; replaced files are closed when they have had nothing to do
+ * for two seconds.
  */
-const IDLE = { threads: 16, fds: 64 };
+const IDLE = { threads: 26, fds: 64 };
 
 // ── Store files ──
 

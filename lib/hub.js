@@ -6,6 +6,7 @@ const { AsyncResource } = require('node:async_hooks');
 const { isMainThread } = require('node:worker_threads');
 const { setImmediate, setTimeout } = require('node:timers');
 const { performance } = require('node:perf_hooks');
+const { inspect } = require('node:util');
 const binding = require('./binding.js');
 const { callNative } = require('./errors.js');
 const { Readers } = require('./readers.js');
@@ -107,7 +108,9 @@ class Hub {
     const ids = this.#bell.take();
     if (this.#warningListeners.size > 0) this.#deliverWarnings();
     for (const id of ids) {
-      const view = this.#byRun.get(id) ?? this.#adopt(id);
+      const known = this.#byRun.get(id);
+      if (known && !known.isOwn && this.#bell.owns(id)) known.takeOver();
+      const view = known ?? this.#adopt(id);
       if (view) this.#pending.add(view);
     }
     if (!this.#isScheduled) this.#deliver();
@@ -121,7 +124,7 @@ class Hub {
           context.runInAsyncScope(callback, undefined, { ...warning });
         } catch (error) {
           // It must not keep the others from the warning, nor the runs from their news.
-          console.error(`[active-runs] ${warning.message}; the callback of onWarning threw`, error);
+          this.#bell.printWarning(`${warning.message}; the callback of onWarning threw ${inspect(error)}`);
         }
       }
     }

@@ -4,10 +4,11 @@
 
 const { checkFunction } = require('./arguments.js');
 const binding = require('./binding.js');
+const { callNative } = require('./errors.js');
 const { getHub } = require('./hub.js');
 
 function stats() {
-  const native = binding.stats();
+  const native = callNative(() => binding.stats());
   return {
     runs: { running: native.running, completed: native.completed, error: native.failed },
     subscribers: getHub().subscribers,

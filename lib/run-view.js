@@ -380,6 +380,17 @@ class RunView {
     return state;
   }
 
+  /** Whether the process is kept alive for the run, whoever listens to it. */
+  get isOwn() {
+    return this.#isOwn;
+  }
+
+  /** The thread has ended that had started the run, and this realm was given it. */
+  takeOver() {
+    this.#isOwn = true;
+    this.updateHold();
+  }
+
   /** Keeps the process alive while the run runs and is this realm's, by start, subscription or await. */
   updateHold() {
     const isWanted = this.#isOwn || this.activeRun.subscribers.size > 0 || this.#ended !== null;

@@ -4,7 +4,7 @@ const { homedir } = require('node:os');
 const { join, resolve } = require('node:path');
 const { checkInteger, checkKeys, checkObject, checkString } = require('./arguments.js');
 const binding = require('./binding.js');
-const { invalidArgument } = require('./errors.js');
+const { callNative, invalidArgument } = require('./errors.js');
 
 /** The store until one is configured. */
 const defaultStoreDir = join(homedir(), '.openclaw', 'web-chat');
@@ -54,7 +54,7 @@ function configure(settings = {}) {
       change[key] = value;
     }
   }
-  const { storeDir = defaultStoreDir, ...numbers } = binding.configure(change);
+  const { storeDir = defaultStoreDir, ...numbers } = callNative(() => binding.configure(change));
   return { storeDir, ...numbers };
 }
 

@@ -6,15 +6,17 @@
 
 use crate::session_id::SessionId;
 use once_cell::sync::OnceCell;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     io::{self, Write},
+    panic,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, Once, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc::{Permit, Sender, channel};
 
@@ -143,10 +145,33 @@ fn prefixed(prefix: &str, text: &str) -> Vec<u8> {
     text.lines().flat_map(|line| [prefix, line, "\n"]).collect::<String>().into_bytes()
 }
 
-fn write_out(mut text: &[u8]) {
+/// Since when the writer has been waiting until stderr takes what it writes.
+static WAITING_SINCE: Mutex<Option<Instant>> = Mutex::new(None);
+
+fn set_waiting(since: Option<Instant>) {
+    *WAITING_SINCE.lock().unwrap_or_else(PoisonError::into_inner) = since;
+}
+
+/// How long stderr has taken nothing; zero while it does, or nobody writes to it.
+pub fn stderr_stuck_for() -> Duration {
+    let since = *WAITING_SINCE.lock().unwrap_or_else(PoisonError::into_inner);
+    since.map_or(Duration::ZERO, |since| since.elapsed())
+}
+
+fn write_out(text: &[u8]) {
+    set_waiting(Some(Instant::now()));
+    write_all(text);
+    set_waiting(None);
+}
+
+fn write_all(mut text: &[u8]) {
     let mut stderr = io::stderr().lock();
     while !text.is_empty() {
-        match stderr.write(text) {
+        let written = stderr.write(text);
+        if written.is_ok() {
+            set_waiting(Some(Instant::now()));
+        }
+        match written {
             Ok(0) => return,
             Ok(written) => text = &text[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -159,10 +184,33 @@ fn write_out(mut text: &[u8]) {
 }
 
 fn wait_until_writable() {
-    use rustix::event::{PollFd, PollFlags, poll};
-    let stderr = rustix::stdio::stderr();
-    let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
-    if poll(&mut fds, None).is_err() {
+    if poll_stderr(None).is_err() {
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until stderr takes something; whether it does after this time.
+fn poll_stderr(time: Option<&Timespec>) -> io::Result<bool> {
+    let stderr = rustix::stdio::stderr();
+    let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+    Ok(poll(&mut fds, time)? > 0)
+}
+
+/// Has panics told on stderr only where that takes them at once: the thread that panics may be one that
+/// must not wait, and what tells them usually would.
+pub fn tell_panics_without_waiting() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        panic::set_hook(Box::new(|info| {
+            let thread = thread::current();
+            let thread = thread.name().unwrap_or("a thread of Node.js");
+            let mut text = prefixed("[active-runs] ", &format!("{thread} {info}"));
+            // A pipe that has room for anything has room for so much.
+            text.truncate(4_096);
+            // Not by the writer: a panic in a panic ends the process when this returns.
+            if poll_stderr(Some(&Timespec::default())).unwrap_or(false) {
+                let _ = rustix::io::write(rustix::stdio::stderr(), &text);
+            }
+        }));
+    });
 }

@@ -10,14 +10,16 @@ use crate::{
     diagnostics::{self, Warning, WarningListener},
     engine,
     feed::Watcher,
-    registry,
+    panics, persistence, registry, signals,
 };
 use napi::sys;
 use once_cell::sync::Lazy;
 use std::{
     ffi::c_void,
+    mem::ManuallyDrop,
     ptr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 /// Wakes one copy of the JavaScript on its own thread.
@@ -150,11 +152,18 @@ impl Doorbell {
         self.lock().warnings.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// This copy started the run: should its thread end first, another one takes it over.
-    pub fn own(&self, run: u32) {
+    /// This copy started the run, or takes it over: should its thread end first, another one does. False
+    /// when its thread has ended.
+    pub fn own(&self, run: u32) -> bool {
         let mut state = self.lock();
         state.owned.retain(|&owned| registry::find_running(owned).is_some());
         state.owned.push(run);
+        state.function.is_some()
+    }
+
+    /// Whether this copy has started the run or taken it over.
+    pub fn owns(&self, run: u32) -> bool {
+        self.lock().owned.contains(&run)
     }
 
     /// Keeps the event loop and the callback alive, or no longer. On the bell's own thread only.
@@ -252,39 +261,68 @@ impl WarningListener for Doorbell {
 }
 
 /// The process ends: warnings that JavaScript has not fetched go to stderr, and so do later ones.
-pub fn end_warnings() {
+fn end_warnings() {
     for bell in open_bells() {
         bell.hear_warnings(false);
     }
 }
 
-/// Rings the main thread's bells: whether runs are running has changed.
-pub fn ring_main_thread() {
+/// Whether there is something that the end of the process must not cut short.
+pub fn has_unfinished() -> bool {
+    registry::running() > 0 || persistence::unsaved() > 0
+}
+
+/// Whether there is something unfinished may have changed: has the signals that end the process watched,
+/// or no longer. The main thread's JavaScript does it where it has this package.
+pub fn runs_changed() {
+    let mut is_watched = false;
     for bell in open_bells().filter(|bell| bell.is_main_thread) {
         bell.ring();
+        is_watched = true;
     }
+    match has_unfinished() && !is_watched {
+        true => signals::watch(end_process),
+        false => signals::unwatch(),
+    }
+}
+
+/// How long the end of the process may wait for the last lines on stderr.
+const FLUSH_AT_END: Duration = Duration::from_millis(200);
+
+/// The process ends: ends all runs, and has what is to be said on stderr.
+pub fn end_process() {
+    engine::close();
+    end_warnings();
+    diagnostics::flush(FLUSH_AT_END);
 }
 
 /// The bell's thread ends. Where no other thread is left to watch the runs, they are ended, and what
 /// they said is written first.
 unsafe extern "C" fn environment_ends(context: *mut c_void) {
-    // SAFETY: as in `answer`.
-    let bell = unsafe { std::mem::ManuallyDrop::new(Weak::from_raw(context.cast::<Doorbell>())) };
-    if let Some(bell) = bell.upgrade() {
-        bell.close();
-    }
-    if open_bells().next().is_none() {
-        engine::end_all();
-    }
+    let end = || {
+        // SAFETY: as in `answer`.
+        let bell = unsafe { ManuallyDrop::new(Weak::from_raw(context.cast::<Doorbell>())) };
+        if let Some(bell) = bell.upgrade() {
+            bell.close();
+        }
+        if open_bells().next().is_none() {
+            engine::end_all();
+        }
+    };
+    // Node-API has nobody to tell.
+    let _ = panics::caught("the end of a thread", end);
 }
 
-/// The owner of these runs ends. One of the other copies takes over those that still run.
+/// The owner of these runs ends. One of the other copies takes over those that still run, the main
+/// thread's if it has one.
 fn hand_over(runs: Vec<u32>) {
-    let Some(heir) = open_bells().next() else { return };
-    for run in runs {
-        if registry::find_running(run).is_some() {
-            heir.own(run);
-            heir.ring_for(Some(run));
+    for run in runs.into_iter().filter(|&run| registry::find_running(run).is_some()) {
+        // Whoever closes at this moment takes none.
+        while let Some(heir) = open_bells().max_by_key(|bell| bell.is_main_thread) {
+            if heir.own(run) {
+                heir.ring_for(Some(run));
+                break;
+            }
         }
     }
 }
@@ -317,33 +355,40 @@ unsafe extern "C" fn answer(
     if env.is_null() {
         return;
     }
-    // SAFETY: `context` is the `Weak` made in `Doorbell::new`, which `forget` has not taken back
-    // yet. A null from Node-API (no such thing any more, or an exception) ends the way.
-    unsafe {
-        let bell = std::mem::ManuallyDrop::new(Weak::from_raw(context.cast::<Doorbell>()));
-        let Some(bell) = bell.upgrade() else { return };
-        let Some(callback) = bell.lock().function.as_ref().map(|function| function.callback) else {
-            return;
-        };
-        let mut function = ptr::null_mut();
-        let mut global = ptr::null_mut();
-        let mut result = ptr::null_mut();
-        sys::napi_get_reference_value(env, callback, &mut function);
-        if function.is_null() {
-            return;
+    let call = || {
+        // SAFETY: `context` is the `Weak` made in `Doorbell::new`, which `forget` has not taken back
+        // yet. A null from Node-API (no such thing any more, or an exception) ends the way.
+        unsafe {
+            let bell = ManuallyDrop::new(Weak::from_raw(context.cast::<Doorbell>()));
+            let Some(bell) = bell.upgrade() else { return };
+            let Some(callback) = bell.lock().function.as_ref().map(|function| function.callback)
+            else {
+                return;
+            };
+            let mut function = ptr::null_mut();
+            let mut global = ptr::null_mut();
+            let mut result = ptr::null_mut();
+            sys::napi_get_reference_value(env, callback, &mut function);
+            if function.is_null() {
+                return;
+            }
+            sys::napi_get_global(env, &mut global);
+            let called =
+                sys::napi_call_function(env, global, function, 0, ptr::null(), &mut result);
+            if called == sys::Status::napi_pending_exception {
+                let mut exception = ptr::null_mut();
+                sys::napi_get_and_clear_last_exception(env, &mut exception);
+                sys::napi_fatal_exception(env, exception);
+            }
         }
-        sys::napi_get_global(env, &mut global);
-        let called = sys::napi_call_function(env, global, function, 0, ptr::null(), &mut result);
-        if called == sys::Status::napi_pending_exception {
-            let mut exception = ptr::null_mut();
-            sys::napi_get_and_clear_last_exception(env, &mut exception);
-            sys::napi_fatal_exception(env, exception);
-        }
-    }
+    };
+    // It cannot go on into Node.js' own frames.
+    let _ = panics::caught("the answer to a bell", call);
 }
 
 /// Node calls this when the thread-safe function is no more.
 unsafe extern "C" fn forget(_env: sys::napi_env, context: *mut c_void, _hint: *mut c_void) {
     // SAFETY: made by `Weak::into_raw` in `Doorbell::new`, given back once.
-    drop(unsafe { Weak::from_raw(context.cast::<Doorbell>()) });
+    let bell = unsafe { Weak::from_raw(context.cast::<Doorbell>()) };
+    let _ = panics::caught("the end of a bell", || drop(bell));
 }

@@ -2,9 +2,10 @@
 
 use crate::{
     clock,
+    disk::{Disk, disk},
     error::{Error, Result},
     feed::{Reason, RunEnd, Watcher},
-    input::process::{self, Limits, NotSpawned, ProcessInput, Spawned, spawner},
+    input::process::{self, Limits, NotSpawned, ProcessInput, Spawned},
     json::JsonString,
     launch::Launch,
     leftovers,
@@ -21,7 +22,7 @@ use std::{
     sync::{Arc, mpsc::sync_channel},
     time::Duration,
 };
-use tokio::{runtime::Runtime, sync::oneshot, task::spawn_blocking};
+use tokio::{sync::oneshot, time::timeout};
 
 /// Stamps tried when another server has claimed ours.
 const CLAIMS: u64 = 64;
@@ -32,6 +33,8 @@ const LAST_FLUSHES: Duration = Duration::from_secs(3);
 /// How long ending waits then for those to be gone that stopped agents have left.
 const LAST_KILLS: Duration = Duration::from_millis(700);
 
+/// How often a run whose agent is not started looks whether it will be.
+const LOOK_AT_SPAWNER: Duration = Duration::from_secs(1);
 /// How long a start waits for the note of its mark.
 const NOTE_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -50,8 +53,10 @@ pub fn start(
     watcher: &Arc<dyn Watcher>,
     on_over: impl FnOnce() + Send + 'static,
 ) -> Result<Arc<Run>> {
+    // All threads that the run needs to get to its end.
+    let disk = disk()?;
+    let spawner = process::ready().map_err(Error::no_threads)?;
     let runtime = runtime()?;
-    let spawner = spawner().map_err(Error::no_runtime)?;
     let lowest = registry::lowest_stamp(&session)?;
     let store = Store::at(store_dir);
     leftovers::end(&store);
@@ -71,20 +76,33 @@ pub fn start(
     let question = question(&launch, &run);
     let interval = run.settings.persist_interval;
     let mark = process::new_mark();
-    let noted = note_mark(runtime, Arc::clone(store.ledger()), mark.clone());
-    let persistence = Persistence::new(store, run.session.clone(), claim, interval);
+    let noted = note_mark(disk, Arc::clone(store.ledger()), mark.clone());
+    let persistence = Persistence::new(disk, store, run.session.clone(), claim, interval);
     let (done, spawned) = oneshot::channel();
     let start = {
         let run = Arc::clone(&run);
         async move {
-            match spawned.await {
-                Ok(spawned) => take_charge(&run, spawned),
-                // The thread that starts agents has dropped it.
-                Err(_) => Start::Failed { error: "nobody has started it".into(), exit_code: -1 },
+            tokio::pin!(spawned);
+            loop {
+                if let Ok(spawned) = timeout(LOOK_AT_SPAWNER, &mut spawned).await {
+                    return match spawned {
+                        Ok(spawned) => take_charge(&run, spawned),
+                        // The thread that starts agents has panicked.
+                        Err(_) => not_started("nobody has started it"),
+                    };
+                }
+                // One that is on its way already is waited for.
+                if let Some(held_up) = spawner.stuck()
+                    && run.startup.cancel()
+                {
+                    return not_started(&format!(
+                        "{held_up} other starts hang, as where a file system does not answer"
+                    ));
+                }
             }
         }
     };
-    let place = Place { run: Arc::clone(&run), on_over: Some(Box::new(on_over)) };
+    let place = Place::new(&run, on_over);
     let driven = drive(Arc::clone(&run), question, start, commands, persistence, place);
     runtime.spawn(async move {
         process::reap_orphans();
@@ -109,6 +127,10 @@ fn question(launch: &Launch, run: &Run) -> Question {
     }
 }
 
+fn not_started(why: &str) -> Start<ProcessInput> {
+    Start::Failed { error: why.to_owned(), exit_code: -1 }
+}
+
 /// Makes an input of what was started. In the runtime's context.
 fn take_charge(run: &Run, spawned: Result<Spawned, NotSpawned>) -> Start<ProcessInput> {
     let Settings { pipe_grace, max_stderr_bytes, .. } = *run.settings;
@@ -131,26 +153,30 @@ fn take_charge(run: &Run, spawned: Result<Spawned, NotSpawned>) -> Start<Process
 /// Notes a mark in the store on a disk thread. What is returned waits for that, but not for a disk that
 /// does not answer; the note is then taken back.
 fn note_mark(
-    runtime: &Runtime,
+    disk: &'static Disk,
     ledger: Arc<Ledger>,
     mark: Box<str>,
 ) -> impl FnOnce() -> Option<process::Record> + Send + use<> {
     let (done, noted) = sync_channel(1);
-    // From a task: where no thread can be had, it is that which fails.
-    runtime.spawn(async {
-        let note = spawn_blocking(move || {
-            let note = ledger.note(&mark);
-            let _ = done.send(Box::new(note) as process::Record);
-        });
-        note.await
-    });
+    drop(disk.run(None, move || {
+        let note = ledger.note(&mark);
+        let _ = done.send(Box::new(note) as process::Record);
+    }));
     move || noted.recv_timeout(NOTE_PATIENCE).ok()
 }
 
 /// A run's place among the runs. Should its task panic, the run has failed, and its session is free.
 struct Place {
     run: Arc<Run>,
+    /// None when the run is over.
     on_over: Option<Box<dyn FnOnce() + Send>>,
+    is_forgotten: bool,
+}
+
+impl Place {
+    fn new(run: &Arc<Run>, on_over: impl FnOnce() + Send + 'static) -> Self {
+        Self { run: Arc::clone(run), on_over: Some(Box::new(on_over)), is_forgotten: false }
+    }
 }
 
 impl Drop for Place {
@@ -164,6 +190,8 @@ impl Drop for Place {
                 ended_at: clock::now_ms(),
             });
             self.over();
+        }
+        if !self.is_forgotten {
             self.forgotten();
         }
     }
@@ -182,6 +210,7 @@ impl Host for Place {
     }
 
     fn forgotten(&mut self) {
+        self.is_forgotten = true;
         registry::forget(&self.run);
     }
 }
@@ -220,4 +249,70 @@ pub fn end_all() {
     is_alone &= process::wait_until_gone(LAST_KILLS);
     persistence::save_unsaved(LAST_FLUSHES);
     store::close_all(is_alone);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Watcher for Woken {
+        fn wake(&self, _: u32) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A run with a place in a task that panics, before or after it is over.
+    async fn panicking(session: &str, is_over: bool) -> (Arc<Run>, usize, usize) {
+        let session = SessionId::new(session).unwrap();
+        let (run, _commands) = Run::new(registry::new_id(), session, 5, 5, Arc::default());
+        let run = Arc::new(run);
+        registry::add(&run).unwrap();
+        let woken = Arc::new(Woken::default());
+        run.feed.watch(&(Arc::clone(&woken) as _));
+        let told = Arc::new(AtomicUsize::new(0));
+        let mut place = {
+            let told = Arc::clone(&told);
+            Place::new(&run, move || _ = told.fetch_add(1, Ordering::SeqCst))
+        };
+        let task = tokio::spawn(async move {
+            if is_over {
+                let end = RunEnd {
+                    reason: Reason::Completed,
+                    exit_code: Some(0),
+                    signal: None,
+                    error: None,
+                    ended_at: 7,
+                };
+                place.run.feed.finish(end);
+                place.over();
+            }
+            panic!("at the wrong moment");
+        });
+        assert!(task.await.is_err());
+        (run, woken.0.load(Ordering::SeqCst), told.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_task_panics_has_failed_and_its_session_is_free() {
+        let (run, woken, told) = panicking("panics-while-it-runs", false).await;
+        let end = run.feed.end().unwrap();
+        assert_eq!((end.reason, end.is_error()), (Reason::Failed, true));
+        assert!(end.error.unwrap().contains("panicked"));
+        assert!(woken > 0, "its subscribers are told");
+        assert_eq!(told, 1);
+        assert!(registry::find(&run.session).is_none() && registry::find_running(run.id).is_none());
+        assert!(registry::lowest_stamp(&run.session).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_task_panics_in_its_grace_period_is_forgotten() {
+        let (run, _, told) = panicking("panics-afterwards", true).await;
+        assert_eq!(run.feed.end().unwrap().reason, Reason::Completed);
+        assert_eq!(told, 1);
+        assert!(registry::find(&run.session).is_none());
+    }
 }

@@ -18,7 +18,8 @@ enum Kind {
     InvalidSessionId { id: String, reason: &'static str },
     AlreadyRunning,
     Closing,
-    NoRuntime { cause: io::Error },
+    NoThreads { cause: io::Error },
+    Internal { fault: String },
     Store { action: &'static str, path: PathBuf, cause: io::Error },
     TooLarge { path: PathBuf, most: usize },
 }
@@ -45,18 +46,18 @@ impl Error {
     }
 
     /// The threads of the engine could not be started.
-    pub fn no_runtime(cause: io::Error) -> Self {
-        Self(Box::new(Kind::NoRuntime { cause }))
+    pub fn no_threads(cause: io::Error) -> Self {
+        Self(Box::new(Kind::NoThreads { cause }))
+    }
+
+    /// A fault of this package.
+    pub fn internal(fault: impl Into<String>) -> Self {
+        Self(Box::new(Kind::Internal { fault: fault.into() }))
     }
 
     /// The store could not be read or written; `action` completes "failed to …".
     pub fn store(action: &'static str, path: impl Into<PathBuf>, cause: io::Error) -> Self {
         Self(Box::new(Kind::Store { action, path: path.into(), cause }))
-    }
-
-    /// Work on a disk thread has panicked, or the runtime ends.
-    pub fn disk_work(cause: tokio::task::JoinError) -> Self {
-        Self::store("use", "the disk", io::Error::other(cause))
     }
 
     /// What is in `path` would be a string of more than `most` UTF-16 units, the most that JavaScript has.
@@ -71,7 +72,8 @@ impl Error {
             Kind::InvalidSessionId { .. } => "INVALID_SESSION_ID",
             Kind::AlreadyRunning => "RUN_ALREADY_ACTIVE",
             Kind::Closing => "CLOSING",
-            Kind::NoRuntime { .. } => "NO_THREADS",
+            Kind::NoThreads { .. } => "NO_THREADS",
+            Kind::Internal { .. } => "INTERNAL",
             Kind::Store { .. } => "STORE_FAILED",
             Kind::TooLarge { .. } => "TOO_LARGE",
         }
@@ -80,7 +82,7 @@ impl Error {
     /// The operating system's error beneath this one, if there is one.
     pub fn io(&self) -> Option<&io::Error> {
         match &*self.0 {
-            Kind::NoRuntime { cause } | Kind::Store { cause, .. } => Some(cause),
+            Kind::NoThreads { cause } | Kind::Store { cause, .. } => Some(cause),
             _ => None,
         }
     }
@@ -97,7 +99,8 @@ impl fmt::Display for Error {
             // The module's own words: callers of the module compare them.
             Kind::AlreadyRunning => f.write_str("Active run already exists for this session"),
             Kind::Closing => f.write_str("the process is ending: no run is started any more"),
-            Kind::NoRuntime { cause } => write!(f, "failed to start the engine's threads: {cause}"),
+            Kind::NoThreads { cause } => write!(f, "failed to start the engine's threads: {cause}"),
+            Kind::Internal { fault } => write!(f, "a fault of active-runs: {fault}"),
             Kind::Store { action, path, cause } => {
                 write!(f, "failed to {action} {}: {cause}", path.display())
             }

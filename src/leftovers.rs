@@ -3,25 +3,25 @@
 
 use crate::{
     diagnostics::{self, Warning},
+    disk::disk,
     input::process::{end_marked, listed},
     runtime::runtime,
     settings,
     store::Store,
 };
 use std::sync::Arc;
-use tokio::task::spawn_blocking;
 
 /// To be called at every use of a store; does its work, in the background, at the first.
 pub fn end(store: &Arc<Store>) {
     // Without threads it is not the first use yet.
-    let Ok(runtime) = runtime() else { return };
+    let (Ok(disk), Ok(runtime)) = (disk(), runtime()) else { return };
     if !store.is_first_use() {
         return;
     }
     let store = Arc::clone(store);
     runtime.spawn(async move {
         let ledger = Arc::clone(store.ledger());
-        let Ok(left) = spawn_blocking(move || ledger.left()).await else { return };
+        let Ok(left) = disk.run(None, move || ledger.left()).await else { return };
         let marks: Vec<_> = left.iter().flat_map(|left| left.marks.iter().cloned()).collect();
         let mut is_done = true;
         if !marks.is_empty() {

@@ -54,6 +54,7 @@
 //! | `api` | every `#[napi]` item: converts what crosses the boundary |
 //! | `dispatch` | the one way into JavaScript: bells |
 //! | [`stats`] | what this package is doing, in numbers |
+//! | `signals` | signals that would end the process, where no JavaScript hears them |
 //! | [`engine`] | starts runs, and ends all of them: a session's place, its store, its input and its task |
 //! | [`leftovers`] | ends what the runs of a killed server have left |
 //! | [`launch`] | what a caller asks to be started → a command |
@@ -76,7 +77,8 @@
 //! | [`json`] | JavaScript's reading of JSON: numbers, strings, key order |
 //! | `memory` | gives freed memory back to the system |
 //! | [`diagnostics`] | warnings, and the agents' stderr |
-//! | [`session_id`], [`clock`], [`runtime`], [`error`] | what all rooms share |
+//! | [`disk`] | the threads that wait for the disk |
+//! | [`session_id`], [`clock`], [`runtime`], `panics`, [`error`] | what all rooms share |
 //!
 //! The source of lines, their format and the run are three things, and none knows the others' inside.
 //! Another format is one file in `format/` and its name in the list there; another source is one file
@@ -88,6 +90,7 @@ pub mod batch;
 pub mod clock;
 pub mod command;
 pub mod diagnostics;
+pub mod disk;
 mod dispatch;
 pub mod engine;
 pub mod error;
@@ -103,12 +106,14 @@ pub mod lines;
 mod memory;
 pub mod message;
 mod pages;
+mod panics;
 pub mod persistence;
 pub mod registry;
 pub mod run;
 pub mod runtime;
 pub mod session_id;
 pub mod settings;
+mod signals;
 pub mod sse;
 pub mod stats;
 pub mod store;

@@ -3,11 +3,11 @@
 //! The allocator keeps what is freed for the next one who asks. A run's events may be hundreds of
 //! megabytes, and the next one who asks may never come.
 
+use crate::disk::disk;
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
-use tokio::{task::spawn_blocking, time::sleep};
 
 /// Less is not worth the walk through the allocator's lists.
 const WORTH_IT: usize = 1 << 20;
@@ -17,15 +17,17 @@ const GATHER: Duration = Duration::from_millis(500);
 /// Freed and not given back.
 static FREED: AtomicUsize = AtomicUsize::new(0);
 
-/// So many bytes were freed. Needs the runtime's context.
+/// So many bytes were freed.
 pub fn freed(bytes: usize) {
     let before = FREED.fetch_add(bytes, Ordering::Relaxed);
-    if before < WORTH_IT && before + bytes >= WORTH_IT {
-        tokio::spawn(async {
-            sleep(GATHER).await;
+    if before < WORTH_IT
+        && before + bytes >= WORTH_IT
+        && let Ok(disk) = disk()
+    {
+        // On a thread that may wait for the allocator's locks.
+        disk.run_later(GATHER, || {
             FREED.store(0, Ordering::Relaxed);
-            // On a thread that may wait for the allocator's locks.
-            drop(spawn_blocking(give_back));
+            give_back();
         });
     }
 }

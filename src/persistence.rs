@@ -1,12 +1,13 @@
 //! When a run's answer is written: at once when there is something to keep, then at intervals, once
 //! more before the end is announced, and again when somebody else's rewrite lost it.
 //!
-//! The store does the writing, on a disk thread; this decides when, sees that writes of one run do
+//! The store does the writing, on the `disk` threads; this decides when, sees that writes of one run do
 //! not overlap, and says once when they fail.
 
 use crate::{
     clock,
     diagnostics::{self, Warning},
+    disk::{Disk, Pending},
     error::Result,
     message::Message,
     session_id::SessionId,
@@ -20,7 +21,6 @@ use std::{
 };
 use tokio::{
     sync::{Semaphore, watch},
-    task::{JoinError, JoinHandle},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -59,6 +59,7 @@ impl io::Write for Size {
 
 /// The writing of one run's answer.
 pub struct Persistence {
+    disk: &'static Disk,
     store: Arc<Store>,
     session: SessionId,
     interval: Duration,
@@ -66,7 +67,7 @@ pub struct Persistence {
     is_dirty: bool,
     /// Not before this.
     next: Instant,
-    in_flight: Option<(Instant, JoinHandle<Result<()>>)>,
+    in_flight: Option<(Instant, Pending<Result<()>>)>,
     /// The last write failed, and that was said.
     has_failed: bool,
     /// Says to other writers that the message's id is taken and its `_streaming` mark true.
@@ -115,12 +116,14 @@ pub enum Step {
 impl Persistence {
     /// Nothing is written before something changed. `claim` is on the message.
     pub fn new(
+        disk: &'static Disk,
         store: Arc<Store>,
         session: SessionId,
         claim: Option<LiveMessage>,
         interval: Duration,
     ) -> Self {
         Self {
+            disk,
             store,
             session,
             interval,
@@ -158,9 +161,7 @@ impl Persistence {
     /// Writes a snapshot of the running message, without waiting.
     pub fn start(&mut self, message: Message) {
         self.is_dirty = false;
-        let (store, session) = (Arc::clone(&self.store), self.session.clone());
-        let flush = tokio::spawn(put(store, session, message, true));
-        self.in_flight = Some((Instant::now(), flush));
+        self.in_flight = Some((Instant::now(), self.put(message, true)));
     }
 
     /// Writes the final message and waits until it is on the disk, or has failed.
@@ -187,13 +188,13 @@ impl Persistence {
             if message.is_empty() {
                 continue;
             }
-            let (store, session) = (Arc::clone(&self.store), self.session.clone());
             let id = message.id().to_owned();
+            let session = self.session.clone();
             let has = move |store: &Store, attempts: &mut Attempts| {
                 store.still_has(attempts, &session, &id)
             };
-            let look = store.call(has).await;
-            if self.has_failed || matches!(look, Ok(false)) {
+            let look = self.store.call(self.disk, Some(&self.session), has).await;
+            if self.has_failed || matches!(look, Ok(Ok(false))) {
                 self.put_final(message.clone()).await;
             }
             if is_closing {
@@ -220,14 +221,8 @@ impl Persistence {
                 self.put_final(message.clone()).await;
             }
         }
-        // Whose server ends has been told that it is not saved.
-        if self.has_failed && !is_closing {
-            let session = &self.session;
-            diagnostics::warn(&Warning {
-                code: "ANSWER_LOST",
-                message: format!("The answer of session {session} is lost"),
-                session: Some(session.clone()),
-            });
+        if self.has_failed {
+            tell_lost(&self.session);
         }
     }
 
@@ -235,10 +230,13 @@ impl Persistence {
     fn set_failed(&mut self, has_failed: bool) -> bool {
         let before = std::mem::replace(&mut self.has_failed, has_failed);
         if before != has_failed {
-            let mut unsaved = unsaved();
+            let mut unsaved = lock_unsaved();
             match has_failed {
-                true => *unsaved += 1,
-                false => *unsaved -= 1,
+                true => unsaved.push(self.session.clone()),
+                false => {
+                    let ours = unsaved.iter().position(|session| *session == self.session);
+                    ours.map(|at| unsaved.swap_remove(at));
+                }
             }
             ONE_LESS.notify_all();
         }
@@ -246,21 +244,33 @@ impl Persistence {
     }
 
     async fn put_final(&mut self, message: Message) {
-        let (store, session) = (Arc::clone(&self.store), self.session.clone());
-        let outcome = put(store, session, message, false).await;
-        self.note(Ok(outcome));
+        let outcome = self.put(message, false).await;
+        self.note(outcome);
+        // Whoever hears of the run's end finds the index as it should be, unless others are at it.
+        let write = |store: &Store, attempts: &mut Attempts| Ok(store.write_index(attempts));
+        let _ = timeout(INDEX_PATIENCE, self.store.call(self.disk, None, write)).await;
     }
 
-    fn note(&mut self, outcome: Result<Result<()>, JoinError>) {
-        let failure = match outcome {
-            Ok(Ok(())) => {
-                self.set_failed(false);
-                FLUSHES.lock().unwrap_or_else(PoisonError::into_inner).written += 1;
-                return;
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+    fn put(&self, message: Message, is_streaming: bool) -> Pending<Result<()>> {
+        let session = self.session.clone();
+        let put = move |store: &Store, attempts: &mut Attempts| {
+            let now = clock::now_ms();
+            let timestamp = clock::iso(now);
+            let mut write =
+                |out: &mut dyn io::Write| message.write_line(out, &timestamp, is_streaming);
+            let id = message.id();
+            store.put_message(attempts, &session, id, &mut write, !is_streaming, now)
         };
+        self.store.call(self.disk, Some(&self.session), put)
+    }
+
+    fn note(&mut self, outcome: Result<Result<()>>) {
+        let Err(error) = outcome.and_then(|written| written) else {
+            self.set_failed(false);
+            FLUSHES.lock().unwrap_or_else(PoisonError::into_inner).written += 1;
+            return;
+        };
+        let failure = error.to_string();
         {
             let mut flushes = FLUSHES.lock().unwrap_or_else(PoisonError::into_inner);
             flushes.failed += 1;
@@ -286,33 +296,49 @@ impl Drop for Persistence {
     }
 }
 
-/// Answers whose last write has failed.
-static UNSAVED: Mutex<usize> = Mutex::new(0);
+/// The sessions of answers whose last write has failed.
+static UNSAVED: Mutex<Vec<SessionId>> = Mutex::new(Vec::new());
 static ONE_LESS: Condvar = Condvar::new();
 /// Set when the process ends: whoever waits to try again does so for the last time.
 static CLOSING: Lazy<watch::Sender<bool>> = Lazy::new(|| watch::Sender::new(false));
 
-fn unsaved() -> MutexGuard<'static, usize> {
+/// How many answers there are whose last write has failed.
+pub fn unsaved() -> usize {
+    lock_unsaved().len()
+}
+
+fn tell_lost(session: &SessionId) {
+    diagnostics::warn(&Warning {
+        code: "ANSWER_LOST",
+        message: format!("The answer of session {session} is lost"),
+        session: Some(session.clone()),
+    });
+}
+
+fn lock_unsaved() -> MutexGuard<'static, Vec<SessionId>> {
     UNSAVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The process ends: answers that could not be written are tried for the last time. Waits for that,
-/// but no longer than `patience`.
+/// but no longer than `patience`. Those that are not written then are told as lost.
 pub fn save_unsaved(patience: Duration) {
-    if *unsaved() == 0 {
+    if unsaved() == 0 {
         return;
     }
     CLOSING.send_replace(true);
     let until = std::time::Instant::now() + patience;
-    let mut left = unsaved();
-    while *left > 0 {
+    let mut left = lock_unsaved();
+    while !left.is_empty() {
         let time = until.saturating_duration_since(std::time::Instant::now());
         if time.is_zero() {
             break;
         }
         left = ONE_LESS.wait_timeout(left, time).unwrap_or_else(PoisonError::into_inner).0;
     }
+    // Of those that are being tried still; the others have told it themselves.
+    let lost = left.clone();
     drop(left);
+    lost.iter().for_each(tell_lost);
     // Should the process go on after all (only its threads with this package have ended).
     CLOSING.send_replace(false);
 }
@@ -325,26 +351,4 @@ async fn rest_until(time: Instant) -> bool {
         // The sender is never dropped.
         _ = closing.wait_for(|is_closing| *is_closing) => true,
     }
-}
-
-async fn put(
-    store: Arc<Store>,
-    session: SessionId,
-    message: Message,
-    is_streaming: bool,
-) -> Result<()> {
-    let put = move |store: &Store, attempts: &mut Attempts| {
-        let now = clock::now_ms();
-        let timestamp = clock::iso(now);
-        let mut write = |out: &mut dyn io::Write| message.write_line(out, &timestamp, is_streaming);
-        let id = message.id();
-        store.put_message(attempts, &session, id, &mut write, !is_streaming, now)
-    };
-    store.call(put).await?;
-    if !is_streaming {
-        // Whoever hears of the run's end finds the index as it should be, unless others are at it.
-        let index = store.call(|store, attempts| Ok(store.write_index(attempts)));
-        let _ = timeout(INDEX_PATIENCE, index).await;
-    }
-    Ok(())
 }

@@ -1,18 +1,24 @@
-//! The tokio runtime in which runs live: two threads for pipes and events, a few for the disk.
+//! The tokio runtime in which runs live: two threads for pipes and events.
 //!
-//! It starts with the first run, not when the addon is loaded, and lasts as long as the process.
-//! Where cores are scarce, its threads let the event loop go first.
+//! It starts with the first run, not when the addon is loaded, and lasts as long as the process. It
+//! waits for no disk: that is `disk`'s. Where cores are scarce, its threads let the event loop go first.
 
+use crate::{
+    error::{Error, Result},
+    panics,
+};
 use once_cell::sync::OnceCell;
-use std::time::Duration;
+use std::{
+    fs, io,
+    path::Path,
+    sync::mpsc::sync_channel,
+    thread,
+    time::{Duration, Instant},
+};
 use tokio::runtime::{Builder, Runtime};
 
 /// Threads on which pipes are read and lines are parsed.
 const WORKERS: usize = 2;
-/// Threads on which files are written; more runs wait for one another.
-const DISK_THREADS: usize = 4;
-/// After this long without work, a disk thread ends.
-const DISK_THREAD_IDLE: Duration = Duration::from_secs(2);
 
 static RUNTIME: OnceCell<Runtime> = OnceCell::new();
 
@@ -20,25 +26,58 @@ static RUNTIME: OnceCell<Runtime> = OnceCell::new();
 /// server may have run out of files or threads for a moment only.
 ///
 /// # Errors
-/// When the system refuses its threads.
-pub fn runtime() -> crate::error::Result<&'static Runtime> {
-    let start = || {
-        Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .max_blocking_threads(DISK_THREADS)
-            .thread_keep_alive(DISK_THREAD_IDLE)
-            .thread_name("active-runs")
-            .on_thread_start(step_back)
-            .enable_all()
-            .build()
-    };
-    RUNTIME.get_or_try_init(start).map_err(crate::error::Error::no_runtime)
+/// `NO_THREADS` when the system refuses its threads or its descriptors.
+pub fn runtime() -> Result<&'static Runtime> {
+    RUNTIME.get_or_try_init(|| {
+        // Tokio panics when it gets no thread, and what it has started until then stays: it is built
+        // only when it will get them, unless others take them in that very moment.
+        check_threads().map_err(Error::no_threads)?;
+        let build = || {
+            Builder::new_multi_thread()
+                .worker_threads(WORKERS)
+                .thread_name("active-runs")
+                .on_thread_start(lower_priority)
+                .enable_all()
+                .build()
+        };
+        let refused = |error: Error| Error::no_threads(io::Error::other(error.to_string()));
+        panics::caught("tokio", build).map_err(refused)?.map_err(Error::no_threads)
+    })
+}
+
+/// Whether the system gives as many threads as the runtime needs, all at the same time. They are gone
+/// when this returns.
+fn check_threads() -> io::Result<()> {
+    let mut threads = Vec::with_capacity(WORKERS);
+    for _ in 0..WORKERS {
+        let (until_dropped, wait) = sync_channel::<()>(0);
+        let thread = thread::Builder::new().spawn(move || {
+            let _ = wait.recv();
+            fs::read_link("/proc/thread-self").ok()
+        })?;
+        threads.push((until_dropped, thread));
+    }
+    for (until_dropped, thread) in threads {
+        drop(until_dropped);
+        if let Ok(Some(task)) = thread.join() {
+            wait_until_uncounted(&Path::new("/proc").join(task));
+        }
+    }
+    Ok(())
+}
+
+/// On Linux a thread that was joined counts for a moment longer. `task` is its folder in `/proc`.
+fn wait_until_uncounted(task: &Path) {
+    let until = Instant::now() + Duration::from_millis(20);
+    while task.exists() && Instant::now() < until {
+        thread::yield_now();
+    }
 }
 
 /// Lowers the priority of the calling thread: by as much as background threads get elsewhere
 /// (Chrome's have the same), which is about a tenth of a contended core, and all of a free one.
 #[cfg(linux)]
-fn step_back() {
+pub(crate) fn lower_priority() {
     const NICE: i32 = 10;
     // On Linux the "process" 0 is the calling thread. A system that refuses loses nothing.
     let _ = rustix::process::setpriority_process(None, NICE);
@@ -46,4 +85,4 @@ fn step_back() {
 
 /// Elsewhere the call is for the whole process.
 #[cfg(not(linux))]
-fn step_back() {}
+pub(crate) fn lower_priority() {}

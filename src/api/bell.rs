@@ -7,14 +7,14 @@ use super::{
     settings::{errors_named, millis, set, store_dir},
 };
 use crate::{
-    diagnostics::Warning,
-    dispatch::{Doorbell, ring_main_thread},
+    diagnostics::{self, Warning},
+    dispatch::{Doorbell, runs_changed},
     engine,
     error::Error,
     feed::Watcher,
     format::{FormatName, Prompt},
     launch::{Agent, CustomAgent, Launch},
-    registry,
+    panics, registry,
     run::Run,
     session_id::SessionId,
     settings::{self, Settings},
@@ -81,8 +81,9 @@ pub struct Bell {
 #[napi]
 impl Bell {
     /// `callback` is called on this thread when [`Bell::take`] has something to give.
-    #[napi(constructor)]
+    #[napi(constructor, catch_unwind)]
     pub fn new(env: Env, callback: Function<(), ()>, is_main_thread: bool) -> Result<Self> {
+        diagnostics::tell_panics_without_waiting();
         // SAFETY: both are this call's own.
         let doorbell = unsafe { Doorbell::new(env.raw(), callback.raw(), is_main_thread) }
             .map_err(internal)?;
@@ -93,20 +94,20 @@ impl Bell {
     }
 
     /// The numbers of the runs with news since the last call.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn take(&self, env: Env) -> Vec<u32> {
         watch_signals(&env);
         self.doorbell.take()
     }
 
     /// Has warnings kept for [`Bell::take_warnings`], or no longer.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn hear_warnings(&self, hear: bool) {
         self.doorbell.hear_warnings(hear);
     }
 
     /// The warnings since the last call.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn take_warnings(&self) -> Vec<WarningValues> {
         let warnings = self.doorbell.take_warnings().into_iter();
         let values = warnings.map(|Warning { code, message, session }| WarningValues {
@@ -117,32 +118,38 @@ impl Bell {
         values.collect()
     }
 
+    /// Writes a warning to stderr that nobody has taken, without waiting for that.
+    #[napi(catch_unwind)]
+    pub fn print_warning(&self, message: String) {
+        diagnostics::print(&Warning { code: "INTERNAL", message, session: None });
+    }
+
     /// Keeps the process alive, or no longer.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn hold(&self, hold: bool) {
         self.doorbell.hold(hold);
     }
 
     /// Starts a run.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn start(&self, env: Env, values: StartValues) -> Result<RunHandle> {
         let session = SessionId::new(&values.session_id)?;
         let settings = settings_of(&values);
         let store_dir = store_dir(&settings, &values.default_store_dir);
         let launch = launch(values)?;
         let watcher = self.watcher();
-        let run = engine::start(session, launch, &store_dir, settings, &watcher, ring_main_thread)?;
+        let run = engine::start(session, launch, &store_dir, settings, &watcher, runs_changed)?;
         self.doorbell.own(run.id);
         if self.doorbell.is_main_thread() {
             watch_signals(&env);
         } else {
-            ring_main_thread();
+            runs_changed();
         }
         Ok(RunHandle::at(run, 0))
     }
 
     /// The number of the session's run; null when there is none.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn find_id(&self, session_id: String) -> Option<u32> {
         // An id that can have no file has no run either.
         let session = SessionId::new(&session_id).ok()?;
@@ -151,7 +158,7 @@ impl Bell {
 
     /// The session's run, read from where it stands now; null when there is none. The handle keeps the
     /// run's events: it is to be released.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn find(&self, session_id: String) -> Option<RunHandle> {
         let session = SessionId::new(&session_id).ok()?;
         let run = registry::find(&session)?;
@@ -160,8 +167,15 @@ impl Bell {
         (!run.feed.has_left()).then_some(handle)
     }
 
+    /// Whether this copy has started the run of this number, or was given it when the thread of the one
+    /// that had started it ended.
+    #[napi(catch_unwind)]
+    pub fn owns(&self, id: u32) -> bool {
+        self.doorbell.owns(id)
+    }
+
     /// The running run of this number, which another copy started and this one takes over.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn adopt(&self, id: u32) -> Option<RunHandle> {
         registry::find_running(id).map(|run| self.handle(run))
     }
@@ -180,12 +194,13 @@ impl Bell {
 impl Drop for Bell {
     // The finalizer of the JavaScript object: on its thread.
     fn drop(&mut self) {
-        self.doorbell.close();
+        // Node-API has nobody to tell.
+        let _ = panics::caught("the end of a bell", || self.doorbell.close());
     }
 }
 
 /// Whether the environment of the process has a variable of this name.
-#[napi]
+#[napi(catch_unwind)]
 pub fn has_variable(name: String) -> bool {
     env::var_os(name).is_some()
 }

@@ -51,7 +51,7 @@ impl FrameStream {
     /// where the reader has come to with bytes of [`RunHandle::live_frames`].
     ///
     /// [`RunHandle::live_frames`]: super::run_handle::RunHandle::live_frames
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn pull<'env>(&mut self, env: &'env Env, place: f64) -> Result<Option<BufferSlice<'env>>> {
         if place >= 0.0 {
             self.reader.go_on_at(place as usize);
@@ -81,25 +81,25 @@ impl FrameStream {
     }
 
     /// Its place among the frames that the run's readers share; negative when it is at none.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn place(&self) -> f64 {
         self.reader.place().map_or(-1.0, |place| place as f64)
     }
 
     /// Nobody reads it any more.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn close(&mut self) {
         self.reader.close();
     }
 
     /// Whether the events were freed before this reader had them.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn is_cut(&self) -> bool {
         self.reader.is_cut()
     }
 
     /// Whether all was pulled and nothing will follow.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn is_over(&self) -> bool {
         self.reader.is_over()
     }

@@ -44,3 +44,32 @@ impl std::convert::From<Code> for napi::Error<Code> {
 
 /// What throws an error with a [`Code`].
 type Result<T> = napi::Result<T, Code>;
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    /// A panic that goes on into Node.js' own frames ends the process.
+    #[test]
+    fn a_panic_is_caught_in_every_function_that_javascript_can_call() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
+        let mut functions = 0;
+        for file in fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let mut attribute = "";
+            for line in text.lines().map(str::trim) {
+                if line.starts_with("#[napi") {
+                    attribute = line;
+                } else if line.starts_with("pub fn") && !attribute.is_empty() {
+                    assert!(attribute.contains("catch_unwind"), "{}: {line}", path.display());
+                    functions += 1;
+                    attribute = "";
+                } else if line.starts_with("pub struct") || line.starts_with("impl") {
+                    attribute = "";
+                }
+            }
+        }
+        assert!(functions > 30, "{functions}");
+    }
+}

@@ -2,12 +2,12 @@
 //!
 //! On the main thread only: a worker's end is heard by its bell.
 
-use crate::{diagnostics, dispatch::end_warnings, engine, registry};
-use napi::bindgen_prelude::{Env, Function, FunctionRef};
-use std::{
-    cell::{Cell, RefCell},
-    time::Duration,
+use crate::{
+    dispatch::{end_process, has_unfinished},
+    panics,
 };
+use napi::bindgen_prelude::{Env, Function, FunctionRef};
+use std::cell::{Cell, RefCell};
 
 /// Ends all runs, as `process_end.js` is given it.
 type EndRuns<'env> = Function<'env, (), ()>;
@@ -29,22 +29,17 @@ pub(super) fn watch_process_end(env: &Env) -> napi::Result<()> {
     let install: Function<'_, EndRuns<'_>, Function<'_, bool, ()>> =
         env.run_script(include_str!("process_end.js"))?;
     let end_runs = env.create_function_from_closure::<(), (), _>("endRuns", |_| {
-        engine::close();
-        end_warnings();
-        diagnostics::flush(FLUSH_AT_END);
-        Ok(())
+        panics::caught("the end of the process", end_process)
+            .map_err(|error| napi::Error::from_reason(error.to_string()))
     })?;
     let listen = install.call(end_runs)?.create_ref()?;
     LISTEN.set(Some(listen));
     Ok(())
 }
 
-/// How long the end of the process may wait for the last lines on stderr.
-const FLUSH_AT_END: Duration = Duration::from_millis(200);
-
-/// On the main thread: listens for signals while runs are running.
+/// On the main thread: listens for signals while runs are running, or answers are to be saved.
 pub(super) fn watch_signals(env: &Env) {
-    let is_wanted = registry::running() > 0;
+    let is_wanted = has_unfinished();
     LISTEN.with_borrow(|listen| {
         if let Some(listen) = listen.as_ref().filter(|_| IS_LISTENING.get() != is_wanted) {
             IS_LISTENING.set(is_wanted);

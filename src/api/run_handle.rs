@@ -86,61 +86,61 @@ const OVER: u32 = 2;
 #[napi]
 impl RunHandle {
     /// The run's number in this process.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn id(&self) -> u32 {
         self.run.id
     }
 
     /// The session it belongs to.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn session_id(&self) -> &str {
         self.run.session.as_str()
     }
 
     /// The id of the message it writes.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn message_id(&self) -> &str {
         &self.run.message_id
     }
 
     /// Milliseconds since 1970.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn started_at(&self) -> f64 {
         self.run.started_at as f64
     }
 
     /// The agent's process id, once it is started.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn pid(&self) -> Option<i32> {
         self.run.startup.pid()
     }
 
     /// The number of the event that is pulled next.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn next(&self) -> f64 {
         self.cursor.next() as f64
     }
 
     /// The id of the text part started last before that event.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn text_id(&self) -> Option<&str> {
         self.cursor.parts().text.as_deref()
     }
 
     /// The id of the reasoning part started last before that event.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn reasoning_id(&self) -> Option<&str> {
         self.cursor.parts().reasoning.as_deref()
     }
 
     /// Whether the run was over, and is read to its end, when this handle was made.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn was_over(&self) -> bool {
         self.was_over
     }
 
     /// How the run ended; null while it runs.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn end(&self) -> Option<EndValues> {
         self.run.feed.end().map(|end| EndValues {
             is_error: end.is_error(),
@@ -153,19 +153,19 @@ impl RunHandle {
     }
 
     /// When the agent's last line came, in milliseconds since 1970; null before the first.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn last_line_at(&self) -> Option<f64> {
         self.run.feed.lines().last_at.map(|at| at as f64)
     }
 
     /// Whether the session can no longer find the run.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn has_left(&self) -> bool {
         self.run.feed.has_left()
     }
 
     /// A handle of its own on the same run, from its first event on.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn replay(&self) -> Self {
         let (run, cursor) = (Arc::clone(&self.run), Cursor::default());
         Self { run, cursor, was_over: false, reading: None }
@@ -173,14 +173,14 @@ impl RunHandle {
 
     /// This copy of the JavaScript knows that the session has forgotten the run: the events need not
     /// be kept for it.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn release(&mut self) {
         self.reading = None;
     }
 
     /// Reads the next events, `limit` at most. Returns the text of the batch; `into` gets their
     /// number, whether there are more (1) or the run is over and all is read (2), and their codes.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn pull<'env>(
         &mut self,
         env: &'env Env,
@@ -217,7 +217,7 @@ impl RunHandle {
 
     /// Passes over what has come since, without events: for when nobody wants them. Returns whether
     /// the run is over and all is passed over (2), or not (0).
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn skip(&mut self) -> u32 {
         let Self { run, cursor, .. } = self;
         let is_over = run.feed.with_log(|log, is_over| {
@@ -232,7 +232,7 @@ impl RunHandle {
 
     /// The number of the event at which to resume after the SSE event of this id; null when it is
     /// no id of this run.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn resume_point(&self, last_event_id: String) -> Option<f64> {
         let id = EventId::parse(&last_event_id)?;
         let length = self.run.feed.with_log(|log, _| log.len());
@@ -240,7 +240,7 @@ impl RunHandle {
     }
 
     /// The run as server-sent events, from `event` on as `from` says.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn frames(&self, is_ai_sdk: bool, from: FramesFrom, event: f64) -> FrameStream {
         let protocol = protocol(is_ai_sdk);
         let event = event as u64;
@@ -272,19 +272,19 @@ impl RunHandle {
     }
 
     /// How many events have been encoded as server-sent events, in both protocols together.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn frames_encoded(&self) -> f64 {
         self.run.feed.frames_encoded() as f64
     }
 
     /// Stops the agent and what it has started; false when the run is over.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn abort(&self) -> bool {
         self.run.abort()
     }
 
     /// Sends a signal, by number, to the agent's group; false when the agent has ended.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn kill(&self, signal: i32) -> bool {
         self.run.signal(signal)
     }

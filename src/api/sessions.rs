@@ -3,11 +3,12 @@
 use super::{Result, internal, settings::store_dir};
 use crate::{
     clock,
+    disk::{Turn, disk},
     error::Error,
     leftovers,
     session_id::SessionId,
     settings,
-    store::{Addition, Attempts, Step, Store},
+    store::{Addition, Attempts, Store},
 };
 use napi::bindgen_prelude::{Env, Object};
 use napi_derive::napi;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 /// Writes a user's message, unless one with this id is there. `line` is its JSON up to the timestamp,
 /// without the closing brace.
-#[napi]
+#[napi(catch_unwind)]
 pub fn persist_user_message(
     session_id: String,
     id: String,
@@ -23,6 +24,8 @@ pub fn persist_user_message(
     default_store_dir: String,
 ) -> Result<()> {
     let session = SessionId::new(&session_id)?;
+    // First: what is refused is not written.
+    disk()?;
     let store = store(&default_store_dir);
     let now = clock::now_ms();
     let line = format!("{line},\"timestamp\":\"{}\"}}", clock::iso(now));
@@ -54,15 +57,18 @@ pub struct StoreAnswer {
 fn in_store<'env>(
     env: &'env Env,
     default_store_dir: &str,
-    work: impl FnMut(&Store, &mut Attempts) -> crate::error::Result<Step<Option<String>>>
+    session: Option<&SessionId>,
+    work: impl FnMut(&Store, &mut Attempts) -> crate::error::Result<Turn<Option<String>>>
     + Send
     + 'static,
 ) -> Result<Object<'env>> {
     type Answer = Box<dyn FnOnce(Env) -> napi::Result<StoreAnswer>>;
+    // First: a promise must not be left unanswered.
+    let disk = disk()?;
     let store = store(default_store_dir);
     let (deferred, promise) = env.create_deferred::<_, Answer>().map_err(internal)?;
-    crate::runtime::runtime()?.spawn(async move {
-        let answer = match store.call(work).await {
+    store.call_then(disk, session, work, move |outcome| {
+        let answer = match outcome {
             Ok(json) => StoreAnswer { json, code: None, message: None },
             Err(error) => {
                 let (code, message) = (error.code().to_owned(), error.to_string());
@@ -83,12 +89,14 @@ fn in_session<'env>(
         &Store,
         &mut Attempts,
         &SessionId,
-    ) -> crate::error::Result<Step<Option<String>>>
+    ) -> crate::error::Result<Turn<Option<String>>>
     + Send
     + 'static,
 ) -> Result<Object<'env>> {
     let session = SessionId::new(session_id)?;
-    in_store(env, default_store_dir, move |store, attempts| work(store, attempts, &session))
+    let of = session.clone();
+    let work = move |store: &Store, attempts: &mut Attempts| work(store, attempts, &session);
+    in_store(env, default_store_dir, Some(&of), work)
 }
 
 /// The most UTF-16 units that a string of V8 has.
@@ -103,7 +111,7 @@ fn is_within(text: &str, most: usize) -> bool {
 }
 
 /// The session's messages, as a JSON array.
-#[napi(ts_return_type = "Promise<StoreAnswer>")]
+#[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn read_messages(
     env: &Env,
     session_id: String,
@@ -111,19 +119,19 @@ pub fn read_messages(
 ) -> Result<Object<'_>> {
     in_session(env, &session_id, &default_store_dir, |store, attempts, session| {
         let json = match store.read_messages(attempts, session)? {
-            Step::Done(json) => json,
-            Step::Again(after) => return Ok(Step::Again(after)),
+            Turn::Done(json) => json,
+            Turn::Again(after) => return Ok(Turn::Again(after)),
         };
         let json = String::from_utf8_lossy(&json);
         if !is_within(&json, LONGEST_STRING) {
             return Err(Error::too_large(store.session_path(session), LONGEST_STRING));
         }
-        Ok(Step::Done(Some(json.into_owned())))
+        Ok(Turn::Done(Some(json.into_owned())))
     })
 }
 
 /// Inserts or replaces messages; `ids` and `lines` (their JSON) belong together.
-#[napi(ts_return_type = "Promise<StoreAnswer>")]
+#[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn upsert_messages(
     env: &Env,
     session_id: String,
@@ -141,15 +149,15 @@ pub fn upsert_messages(
 }
 
 /// The index, newest first, as a JSON array.
-#[napi(ts_return_type = "Promise<StoreAnswer>")]
+#[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn list_sessions(env: &Env, default_store_dir: String) -> Result<Object<'_>> {
-    in_store(env, &default_store_dir, |store, attempts| {
+    in_store(env, &default_store_dir, None, |store: &Store, attempts: &mut Attempts| {
         Ok(store.list_sessions(attempts)?.map(Some))
     })
 }
 
 /// Adds a session to the index; its entry as JSON.
-#[napi(ts_return_type = "Promise<StoreAnswer>")]
+#[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn create_session(
     env: &Env,
     session_id: String,
@@ -164,7 +172,7 @@ pub fn create_session(
 }
 
 /// Removes a session from the index and its file; whether there was one, as JSON.
-#[napi(ts_return_type = "Promise<StoreAnswer>")]
+#[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn delete_session(
     env: &Env,
     session_id: String,

@@ -59,7 +59,7 @@ pub(super) fn errors_named(name: &str) -> Option<Errors> {
 }
 
 /// Changes settings; the caller has checked the values. Returns those in force.
-#[napi]
+#[napi(catch_unwind)]
 pub fn configure(change: SettingsValues) -> SettingsValues {
     let bytes = |bytes: Option<f64>| bytes.map(|bytes| bytes as usize);
     let settings = settings::change(|settings| {

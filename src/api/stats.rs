@@ -54,7 +54,7 @@ pub struct FlushErrorValues {
 }
 
 /// What the engine is doing.
-#[napi]
+#[napi(catch_unwind)]
 pub fn stats() -> StatsValues {
     let stats = stats::stats();
     let last_error = stats.flushes.last_failure.map(|failure| FlushErrorValues {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    disk::disk,
     feed::{Reason, RunEnd, Watcher},
     input::{
         Exit,
@@ -78,8 +79,8 @@ impl Stage {
         };
         let settings = &self.run.settings;
         let session = self.run.session.clone();
-        let persistence =
-            Persistence::new(Arc::clone(&self.store), session, None, settings.persist_interval);
+        let (disk, store) = (disk().unwrap(), Arc::clone(&self.store));
+        let persistence = Persistence::new(disk, store, session, None, settings.persist_interval);
         let commands = self.commands.take().unwrap();
         let (run, told) = (Arc::clone(&self.run), self.told.clone());
         tokio::spawn(drive(run, question, start, commands, persistence, told))

@@ -14,9 +14,10 @@ use super::{
     lease::Writers,
     lock::{Identity, Locked, create_folder, open_to_read},
     rest::{STILL, at_rest},
-    retry::{Attempts, Step, Trouble},
+    retry::{Attempts, Trouble},
 };
 use crate::{
+    disk::Turn,
     error::{Error, Result},
     json::{Document, JsonStr, NodeId, Value},
     session_id::SessionId,
@@ -150,15 +151,15 @@ impl IndexFile {
 
     /// Writes the gathered changes, and puts back what others have lost of earlier ones. Best effort:
     /// messages are what must not be lost, and they are stored by then.
-    pub fn flush(&self, attempts: &mut Attempts, in_doubt: bool, count: &Count<'_>) -> Step<()> {
+    pub fn flush(&self, attempts: &mut Attempts, in_doubt: bool, count: &Count<'_>) -> Turn<()> {
         let edited = self.edit(attempts, false, in_doubt, count, |_| Ok(Edit::Leave(())));
         match edited {
-            Ok(Step::Again(after)) => Step::Again(after),
-            Ok(Step::Done(())) => Step::Done(()),
+            Ok(Turn::Again(after)) => Turn::Again(after),
+            Ok(Turn::Done(())) => Turn::Done(()),
             // The module leaves an index that it cannot update alone and says nothing.
             Err(_) => {
                 self.pending().clear();
-                Step::Done(())
+                Turn::Done(())
             }
         }
     }
@@ -171,7 +172,7 @@ impl IndexFile {
         attempts: &mut Attempts,
         in_doubt: bool,
         count: &Count<'_>,
-    ) -> Step<()> {
+    ) -> Turn<()> {
         let now = Instant::now();
         let has_pending = !self.pending().is_empty();
         let (is_due, youngest) = {
@@ -194,14 +195,14 @@ impl IndexFile {
         };
         if is_due {
             return match self.flush(attempts, in_doubt, count) {
-                Step::Done(()) => {
+                Turn::Done(()) => {
                     *attempts = Attempts::default();
-                    Step::Again(LOOKS.0)
+                    Turn::Again(LOOKS.0)
                 }
                 again => again,
             };
         }
-        youngest.map_or(Step::Done(()), |age| Step::Again(age.clamp(LOOKS.0, LOOKS.1)))
+        youngest.map_or(Turn::Done(()), |age| Turn::Again(age.clamp(LOOKS.0, LOOKS.1)))
     }
 
     /// Puts an entry for a new session first, making the index if there is none, and returns it.
@@ -214,7 +215,7 @@ impl IndexFile {
         file_path: Option<&str>,
         now_ms: u64,
         count: &Count<'_>,
-    ) -> Result<Step<String>> {
+    ) -> Result<Turn<String>> {
         self.create_absent()?;
         let made = (title.to_owned(), now_ms, file_path.map(str::to_owned));
         let step = self.edit(attempts, true, false, count, |document| {
@@ -225,7 +226,7 @@ impl IndexFile {
             let entry = put_first(document, session, &made);
             Ok(Edit::Write(document.get(entry).stringify()))
         })?;
-        if let Step::Done(_) = &step {
+        if let Turn::Done(_) = &step {
             let mut state = self.state();
             let change = Remembered { made: Some(made), ..Remembered::new(None, now_ms) };
             state.remember(session, change);
@@ -239,7 +240,7 @@ impl IndexFile {
         attempts: &mut Attempts,
         session: &SessionId,
         count: &Count<'_>,
-    ) -> Result<Step<bool>> {
+    ) -> Result<Turn<bool>> {
         self.pending().remove(session);
         self.state().written.remove(session);
         self.edit(attempts, true, false, count, |document| {
@@ -256,7 +257,7 @@ impl IndexFile {
 
     /// The entries as a JSON array, newest `updatedAt` first. Takes no lock, so that a store that
     /// may only be read can be listed.
-    pub fn list(&self, attempts: &mut Attempts) -> Result<Step<String>> {
+    pub fn list(&self, attempts: &mut Attempts) -> Result<Turn<String>> {
         let mut attempt = || {
             let Some(file) = open_to_read(&self.path)? else { return Ok("[]".to_owned()) };
             let (_, document) = read(&file, attempts)?;
@@ -287,11 +288,11 @@ impl IndexFile {
         in_doubt: bool,
         count: &Count<'_>,
         edit: impl FnMut(Option<&mut Document>) -> io::Result<Edit<T>>,
-    ) -> Result<Step<T>> {
+    ) -> Result<Turn<T>> {
         let _editing = match self.editing.try_lock() {
             Ok(editing) => editing,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(Step::Again(LOOKS.0)),
+            Err(TryLockError::WouldBlock) => return Ok(Turn::Again(LOOKS.0)),
         };
         let began = Instant::now();
         let mut gathered = std::mem::take(&mut *self.pending());

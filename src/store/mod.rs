@@ -5,7 +5,7 @@
 //! words are lost. It never parses or copies the history through memory to change a message, and
 //! knows nothing of runs. All of it uses the disk; only `add_message` is quick enough for the
 //! JavaScript thread. None of it waits for another writer: a call that cannot be finished now says
-//! when to call it again ([`Step`]), and [`Store::call`] does so.
+//! when to call it again ([`Turn`]), and [`Store::call`] does so.
 //!
 //! The way of a write: `session_file` opens and locks the file (`lock`), once nobody is in the midst of
 //! writing it (`rest`, `lease`), knows its lines (`layout`, `line`), plans the next version (`plan`),
@@ -33,13 +33,13 @@ mod session_file;
 mod tests;
 
 pub use ledger::Ledger;
-pub use retry::{Attempts, Step, wait};
+pub use retry::{Attempts, wait};
 
 use crate::{
     diagnostics::{self, Warning},
-    error::{Error, Result},
+    disk::{Attempt, Disk, Pending, Turn, disk},
+    error::Result,
     json::Cursor,
-    runtime::runtime,
     session_id::SessionId,
 };
 use index_file::{IndexFile, Touch};
@@ -58,7 +58,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{task::spawn_blocking, time::sleep};
 
 /// How often the files are looked for that processes left which died at work.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -115,8 +114,8 @@ pub enum Addition {
 macro_rules! done {
     ($step:expr) => {
         match $step {
-            Step::Done(done) => done,
-            Step::Again(after) => return Ok(Step::Again(after)),
+            Turn::Done(done) => done,
+            Turn::Again(after) => return Ok(Turn::Again(after)),
         }
     };
 }
@@ -274,7 +273,7 @@ impl Store {
         write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
         durable: bool,
         now_ms: u64,
-    ) -> Result<Step<()>> {
+    ) -> Result<Turn<()>> {
         let mut write = |_: usize, out: &mut dyn Write| write(out);
         let mut put = Put { ids: &[id], durable, write: &mut write };
         self.put(attempts, session, &mut put, None, now_ms)
@@ -287,14 +286,14 @@ impl Store {
         put: &mut Put<'_>,
         title: Option<&str>,
         now_ms: u64,
-    ) -> Result<Step<()>> {
+    ) -> Result<Turn<()>> {
         self.sweep();
         let file = self.session(session);
         done!(self.add_waiting(attempts, session, &file)?);
         let written = done!(file.put(attempts, &self.live, put)?);
         self.look_after_later(session);
         self.touch(session, written, title, now_ms);
-        Ok(Step::Done(()))
+        Ok(Turn::Done(()))
     }
 
     /// Says that a run of this process is writing the message, until the result is dropped: its
@@ -315,28 +314,32 @@ impl Store {
         attempts: &mut Attempts,
         session: &SessionId,
         id: &str,
-    ) -> Result<Step<bool>> {
+    ) -> Result<Turn<bool>> {
         self.sweep();
         self.session(session).has(attempts, id)
     }
 
     /// Brings what was added to the disk, in the background.
     pub fn sync_later(&self, session: SessionId) {
-        self.in_background(move |store| async move {
-            let of = session.clone();
-            let synced = store.call(move |store, attempts| {
-                let file = store.session(&of);
-                done!(store.add_waiting(attempts, &of, &file)?);
-                file.sync().map(Step::Done)
-            });
-            if let Err(error) = synced.await {
+        let of = session.clone();
+        let sync = move |store: &Self, attempts: &mut Attempts| {
+            let file = store.session(&of);
+            done!(store.add_waiting(attempts, &of, &file)?);
+            file.sync().map(Turn::Done)
+        };
+        let tell = |session, outcome: Result<()>| {
+            if let Err(error) = outcome {
                 diagnostics::warn(&Warning {
                     code: error.code(),
                     message: error.to_string(),
                     session: Some(session),
                 });
             }
-        });
+        };
+        if let (Some(this), Ok(disk)) = (self.this.upgrade(), disk()) {
+            let of = session.clone();
+            this.call_then(disk, Some(&of), sync, move |outcome| tell(session, outcome));
+        }
     }
 
     /// The session's messages as a JSON array, in order. Lines that are no JSON object are left
@@ -348,7 +351,7 @@ impl Store {
         &self,
         attempts: &mut Attempts,
         session: &SessionId,
-    ) -> Result<Step<Vec<u8>>> {
+    ) -> Result<Turn<Vec<u8>>> {
         self.sweep();
         let file = self.session(session);
         done!(self.add_waiting(attempts, session, &file)?);
@@ -369,7 +372,7 @@ impl Store {
             messages.extend_from_slice(message.text().as_bytes());
         }
         messages.push(b']');
-        Ok(Step::Done(messages))
+        Ok(Turn::Done(messages))
     }
 
     /// Replaces messages (id and JSON) where they stand and adds new ones at the end, in one
@@ -384,7 +387,7 @@ impl Store {
         messages: &[(String, String)],
         title: Option<&str>,
         now_ms: u64,
-    ) -> Result<Step<()>> {
+    ) -> Result<Turn<()>> {
         // Of a repeated id the last message counts, at the first one's place.
         let mut last: Vec<(&str, &str)> = Vec::with_capacity(messages.len());
         let mut places: HashMap<&str, usize> = HashMap::with_capacity(messages.len());
@@ -404,11 +407,11 @@ impl Store {
         done!(self.put(attempts, session, &mut put, title, now_ms)?);
         // Where others are at work on the index, it is written a little later.
         let _ = self.write_index(&mut Attempts::default());
-        Ok(Step::Done(()))
+        Ok(Turn::Done(()))
     }
 
     /// Writes what was gathered for the index, with what others may have lost of it.
-    pub fn write_index(&self, attempts: &mut Attempts) -> Step<()> {
+    pub fn write_index(&self, attempts: &mut Attempts) -> Turn<()> {
         let step = self.index.flush(attempts, self.is_in_doubt(), &self.count());
         self.look_after_index_later();
         step
@@ -418,7 +421,7 @@ impl Store {
     ///
     /// # Errors
     /// When the index cannot be read or is no JSON array.
-    pub fn list_sessions(&self, attempts: &mut Attempts) -> Result<Step<String>> {
+    pub fn list_sessions(&self, attempts: &mut Attempts) -> Result<Turn<String>> {
         self.sweep();
         done!(self.write_index(attempts));
         self.index.list(attempts)
@@ -436,7 +439,7 @@ impl Store {
         title: &str,
         file_path: Option<&str>,
         now_ms: u64,
-    ) -> Result<Step<String>> {
+    ) -> Result<Turn<String>> {
         self.sweep();
         done!(self.session(session).create(attempts)?);
         let step = self.index.create(attempts, session, title, file_path, now_ms, &self.count())?;
@@ -452,7 +455,7 @@ impl Store {
         &self,
         attempts: &mut Attempts,
         session: &SessionId,
-    ) -> Result<Step<bool>> {
+    ) -> Result<Turn<bool>> {
         self.sweep();
         let file = self.session(session);
         // Both again, when the entry has to be waited for: then there is no file any more.
@@ -460,7 +463,7 @@ impl Store {
         attempts.had_file |= had_file;
         let had_entry = done!(self.index.delete(attempts, session, &self.count())?);
         self.look_after_index_later();
-        Ok(Step::Done(attempts.had_file || had_entry))
+        Ok(Turn::Done(attempts.had_file || had_entry))
     }
 
     /// Appends the messages that wait, in order.
@@ -469,11 +472,11 @@ impl Store {
         attempts: &mut Attempts,
         session: &SessionId,
         file: &SessionFile,
-    ) -> Result<Step<()>> {
+    ) -> Result<Turn<()>> {
         while let Some((written, now_ms)) = done!(file.add_waiting(attempts, &self.live)?) {
             self.touch(session, written, None, now_ms);
         }
-        Ok(Step::Done(()))
+        Ok(Turn::Done(()))
     }
 
     /// Has the index follow what was written into a session's file.
@@ -491,7 +494,7 @@ impl Store {
     /// How many messages a session has, for the index.
     fn count(&self) -> impl Fn(&SessionId) -> Option<(usize, Duration)> {
         |session| match self.session(session).count(&mut Attempts::default()) {
-            Ok(Step::Done(count)) => count,
+            Ok(Turn::Done(count)) => count,
             _ => None,
         }
     }
@@ -533,123 +536,115 @@ impl Store {
         }
     }
 
-    /// Does `work` on a disk thread, again and again until it is done.
-    ///
-    /// # Errors
-    /// Those of `work`.
-    pub async fn call<T: Send + 'static>(
+    /// Calls `work` on a disk thread until it is done; on a session, after what was begun on that
+    /// before.
+    pub fn call<T: Send + 'static>(
         self: &Arc<Self>,
-        mut work: impl FnMut(&Self, &mut Attempts) -> Result<Step<T>> + Send + 'static,
-    ) -> Result<T> {
+        disk: &'static Disk,
+        session: Option<&SessionId>,
+        work: impl FnMut(&Self, &mut Attempts) -> Result<Turn<T>> + Send + 'static,
+    ) -> Pending<Result<T>> {
+        let file = session.map(|session| self.session_path(session));
+        let mut turn = self.turns(work);
+        disk.run_until_done(file, move |_| turn())
+    }
+
+    /// As [`Store::call`], and calls `done` with what has come of it, on that thread.
+    pub fn call_then<T: 'static>(
+        self: &Arc<Self>,
+        disk: &'static Disk,
+        session: Option<&SessionId>,
+        work: impl FnMut(&Self, &mut Attempts) -> Result<Turn<T>> + Send + 'static,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        let file = session.map(|session| self.session_path(session));
+        let mut turn = self.turns(work);
+        let done = |outcome: Result<Result<T>>| done(outcome.and_then(|outcome| outcome));
+        disk.run_then(file, move |_| turn(), done);
+    }
+
+    fn turns<T>(
+        self: &Arc<Self>,
+        mut work: impl FnMut(&Self, &mut Attempts) -> Result<Turn<T>> + Send + 'static,
+    ) -> impl FnMut() -> Turn<Result<T>> + Send + 'static {
+        let store = Arc::clone(self);
         let mut attempts = Attempts::default();
-        loop {
-            let store = Arc::clone(self);
-            let attempt = spawn_blocking(move || {
-                let step = work(&store, &mut attempts);
-                (step, work, attempts)
-            });
-            let (step, same_work, same_attempts) = attempt.await.map_err(Error::disk_work)?;
-            (work, attempts) = (same_work, same_attempts);
-            match step? {
-                Step::Done(done) => return Ok(done),
-                Step::Again(after) => sleep(after).await,
-            }
+        move || match work(&store, &mut attempts) {
+            Ok(turn) => turn.map(Ok),
+            Err(error) => Turn::Done(Err(error)),
         }
     }
 
     /// Has the messages appended that wait, and what is to go from the file removed. What cannot be
-    /// done is tried again, for a day.
+    /// done is tried again after `pause`, and later, for a day.
     fn tidy_later(&self, session: &SessionId) {
-        let session = session.clone();
-        self.in_background(move |store| async move {
-            let began = Instant::now();
-            let mut pause = FIRST_PAUSE;
-            loop {
-                let (of, file) = (session.clone(), store.session(&session));
-                let tidied = store.call(move |store, attempts| {
-                    done!(store.add_waiting(attempts, &of, &file)?);
-                    let written = done!(file.tidy(attempts, &store.live)?);
-                    store.look_after_later(&of);
-                    Ok(Step::Done(written))
-                });
-                let Err(error) = tidied.await else { return };
-                let is_waiting = store.session(&session).has_waiting();
-                if is_waiting && pause == FIRST_PAUSE {
+        self.tidy_after(Duration::ZERO, session.clone(), Instant::now());
+    }
+
+    fn tidy_after(&self, pause: Duration, session: SessionId, began: Instant) {
+        let (Some(this), Ok(disk)) = (self.this.upgrade(), disk()) else { return };
+        disk.run_later(pause, move || {
+            let (file, of, path) = (this.session(&session), session.clone(), session.clone());
+            let tidy = move |store: &Self, attempts: &mut Attempts| {
+                let file = store.session(&of);
+                done!(store.add_waiting(attempts, &of, &file)?);
+                done!(file.tidy(attempts, &store.live)?);
+                store.look_after_later(&of);
+                Ok(Turn::Done(()))
+            };
+            let store = Arc::clone(&this);
+            this.call_then(disk, Some(&path), tidy, move |outcome| {
+                let Err(error) = outcome else { return };
+                if !file.has_waiting() {
+                    return;
+                }
+                if pause.is_zero() {
                     diagnostics::warn(&Warning {
                         code: error.code(),
                         message: format!("A message of session {session} is not saved: {error}"),
                         session: Some(session.clone()),
                     });
                 }
-                if !is_waiting || began.elapsed() > GIVE_UP {
-                    return;
+                if began.elapsed() < GIVE_UP {
+                    store.tidy_after((pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE), session, began);
                 }
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
+            });
         });
     }
 
     /// Has replaced files of the session looked after, unless that is done already.
     fn look_after_later(&self, session: &SessionId) {
         let file = self.session(session);
+        let Ok(disk) = disk() else { return };
         if !file.has_replaced() || !file.begin_looking() {
             return;
         }
-        self.in_background(move |store| async move {
-            loop {
-                let looked = Arc::clone(&file);
-                let look = store.call(move |_, _| Ok(Step::Done(looked.look_after_replaced())));
-                match look.await {
-                    Ok(Step::Again(after)) => sleep(after).await,
-                    // Before looking once more: whoever replaces a file from now on sees to it.
-                    _ if file.end_looking() => {}
-                    _ => return,
-                }
-            }
-        });
+        let look = move |_: &Attempt| match file.look_after_replaced() {
+            Turn::Done(()) if file.end_looking() => Turn::Again(Duration::ZERO),
+            turn => turn,
+        };
+        disk.run_then(None, look, drop);
     }
 
     /// Has the index written and looked after, unless that is done already.
     fn look_after_index_later(&self) {
-        if self.is_looking.load(Ordering::Relaxed)
-            || !self.index.has_work()
-            || self.is_looking.swap(true, Ordering::Relaxed)
-        {
+        if self.is_looking.load(Ordering::Relaxed) || !self.index.has_work() {
             return;
         }
-        self.in_background(|store| async move {
-            let mut attempts = Attempts::default();
-            loop {
-                let look = store.call(move |store, _| {
-                    let doubt = store.is_in_doubt();
-                    let step = store.index.look_after(&mut attempts, doubt, &store.count());
-                    Ok(Step::Done((step, std::mem::take(&mut attempts))))
-                });
-                match look.await {
-                    Ok((Step::Again(after), same_attempts)) => {
-                        attempts = same_attempts;
-                        sleep(after).await;
-                    }
-                    _ => {
-                        store.is_looking.store(false, Ordering::Relaxed);
-                        // Something may have come since.
-                        store.look_after_index_later();
-                        return;
-                    }
-                }
-            }
-        });
-    }
-
-    /// Does work of this store as long as the process runs.
-    fn in_background<F: Future<Output = ()> + Send + 'static>(
-        &self,
-        work: impl FnOnce(Arc<Self>) -> F,
-    ) {
-        if let (Some(this), Ok(runtime)) = (self.this.upgrade(), runtime()) {
-            runtime.spawn(work(this));
+        let (Some(this), Ok(disk)) = (self.this.upgrade(), disk()) else { return };
+        if self.is_looking.swap(true, Ordering::Relaxed) {
+            return;
         }
+        let mut attempts = Attempts::default();
+        let store = Arc::clone(&this);
+        let look = move |_: &Attempt| {
+            store.index.look_after(&mut attempts, store.is_in_doubt(), &store.count())
+        };
+        disk.run_then(None, look, move |_| {
+            this.is_looking.store(false, Ordering::Relaxed);
+            // Something may have come since.
+            this.look_after_index_later();
+        });
     }
 }
 

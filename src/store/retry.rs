@@ -5,7 +5,10 @@
 //! occupies no thread. Knows nothing of what is attempted.
 
 use super::lock::Identity;
-use crate::error::{Error, Result};
+use crate::{
+    disk::Turn,
+    error::{Error, Result},
+};
 use std::{
     io,
     path::Path,
@@ -19,25 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// The pause after the first attempt, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(25));
-
-/// What an attempt has come to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step<T> {
-    /// It is done.
-    Done(T),
-    /// It cannot be done now: to be called again after this time.
-    Again(Duration),
-}
-
-impl<T> Step<T> {
-    /// The same with another result.
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Step<U> {
-        match self {
-            Self::Done(done) => Step::Done(change(done)),
-            Self::Again(after) => Step::Again(after),
-        }
-    }
-}
 
 /// Why an attempt did not work out.
 #[derive(Debug)]
@@ -118,9 +102,9 @@ impl Attempts {
         action: &'static str,
         path: &Path,
         outcome: Result<T, Trouble>,
-    ) -> Result<Step<T>> {
+    ) -> Result<Turn<T>> {
         let trouble = match outcome {
-            Ok(done) => return Ok(Step::Done(done)),
+            Ok(done) => return Ok(Turn::Done(done)),
             Err(Trouble::Failed(error)) => return Err(error),
             Err(Trouble::System(cause)) => return Err(Error::store(action, path, cause)),
             Err(trouble) => trouble,
@@ -149,7 +133,7 @@ impl Attempts {
         }
         let pause = PAUSES.0 * 2_u32.saturating_pow(self.failed.min(10));
         self.failed += 1;
-        Ok(Step::Again(pause.min(PAUSES.1)))
+        Ok(Turn::Again(pause.min(PAUSES.1)))
     }
 }
 
@@ -157,12 +141,12 @@ impl Attempts {
 ///
 /// # Errors
 /// Those of `attempt`.
-pub fn wait<T>(mut attempt: impl FnMut(&mut Attempts) -> Result<Step<T>>) -> Result<T> {
+pub fn wait<T>(mut attempt: impl FnMut(&mut Attempts) -> Result<Turn<T>>) -> Result<T> {
     let mut attempts = Attempts::default();
     loop {
         match attempt(&mut attempts)? {
-            Step::Done(done) => return Ok(done),
-            Step::Again(after) => thread::sleep(after),
+            Turn::Done(done) => return Ok(done),
+            Turn::Again(after) => thread::sleep(after),
         }
     }
 }

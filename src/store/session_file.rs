@@ -15,9 +15,10 @@ use super::{
     plan::{Change, Plan, WriteMessage},
     replaced::Replaced,
     rest::{STILL, at_rest},
-    retry::{Attempts, Step, Trouble},
+    retry::{Attempts, Trouble},
 };
 use crate::{
+    disk::Turn,
     error::{Error, Result},
     session_id::SessionId,
 };
@@ -192,14 +193,14 @@ impl SessionFile {
         &self,
         attempts: &mut Attempts,
         live: &Live,
-    ) -> Result<Step<Option<(Written, u64)>>> {
+    ) -> Result<Turn<Option<(Written, u64)>>> {
         // Nobody else takes it meanwhile: it goes when it is written.
         let Some((id, line, now_ms)) = self
             .waiting()
             .front()
             .map(|message| (message.id.clone(), message.line.clone(), message.now_ms))
         else {
-            return Ok(Step::Done(None));
+            return Ok(Turn::Done(None));
         };
         let mut attempt = || match self.append(self.state(), attempts, live, &id, &line)? {
             Append::Done { written, .. } => Ok(written),
@@ -212,15 +213,15 @@ impl SessionFile {
         };
         let outcome = attempt();
         let step = attempts.step("write", &self.path, outcome)?;
-        if let Step::Done(written) = step {
+        if let Turn::Done(written) = step {
             let mut waiting = self.waiting();
             if waiting.front().is_some_and(|first| first.id == id) {
                 waiting.pop_front();
             }
-            return Ok(Step::Done(Some((written, now_ms))));
+            return Ok(Turn::Done(Some((written, now_ms))));
         }
-        let Step::Again(after) = step else { return Ok(Step::Done(None)) };
-        Ok(Step::Again(after))
+        let Turn::Again(after) = step else { return Ok(Turn::Done(None)) };
+        Ok(Turn::Again(after))
     }
 
     fn check_line(&self, line: &[u8]) -> Result<()> {
@@ -237,21 +238,21 @@ impl SessionFile {
         attempts: &mut Attempts,
         live: &Live,
         put: &mut Put<'_>,
-    ) -> Result<Step<Written>> {
+    ) -> Result<Turn<Written>> {
         let outcome = self.try_put(live, put, attempts);
         attempts.step("write", &self.path, outcome)
     }
 
     /// Removes what is to go when the file is next written to: blank lines, stale marks, and messages
     /// that were appended though they were there before.
-    pub fn tidy(&self, attempts: &mut Attempts, live: &Live) -> Result<Step<Written>> {
+    pub fn tidy(&self, attempts: &mut Attempts, live: &Live) -> Result<Turn<Written>> {
         let mut write = |_: usize, _: &mut dyn Write| Ok(());
         self.put(attempts, live, &mut Put { ids: &[], durable: false, write: &mut write })
     }
 
     /// Whether the message is in the file. A file that is gone was deleted on purpose: that counts
     /// as yes.
-    pub fn has(&self, attempts: &mut Attempts, id: &str) -> Result<Step<bool>> {
+    pub fn has(&self, attempts: &mut Attempts, id: &str) -> Result<Turn<bool>> {
         let mut attempt = || {
             let Some((mut state, locked)) = self.open(self.state(), attempts, false)? else {
                 return Ok(true);
@@ -263,7 +264,7 @@ impl SessionFile {
     }
 
     /// How many messages the file has, and how long ago it was changed; nothing when there is no file.
-    pub fn count(&self, attempts: &mut Attempts) -> Result<Step<Option<(usize, Duration)>>> {
+    pub fn count(&self, attempts: &mut Attempts) -> Result<Turn<Option<(usize, Duration)>>> {
         let mut attempt = || {
             let Some((state, _locked)) = self.open(self.state(), attempts, false)? else {
                 return Ok(None);
@@ -276,7 +277,7 @@ impl SessionFile {
     }
 
     /// The file's bytes at one moment; empty when there is none.
-    pub fn read(&self, attempts: &mut Attempts) -> Result<Step<Vec<u8>>> {
+    pub fn read(&self, attempts: &mut Attempts) -> Result<Turn<Vec<u8>>> {
         let mut attempt = || {
             let Some(file) = self.open_to_read_all(attempts)? else { return Ok(Vec::new()) };
             let before = Identity::of(&file)?;
@@ -300,13 +301,13 @@ impl SessionFile {
     }
 
     /// Makes sure that the file is there.
-    pub fn create(&self, attempts: &mut Attempts) -> Result<Step<()>> {
+    pub fn create(&self, attempts: &mut Attempts) -> Result<Turn<()>> {
         let outcome = self.open(self.state(), attempts, true).map(|_| ());
         attempts.step("create", &self.path, outcome)
     }
 
     /// Removes the file; says whether there was one.
-    pub fn delete(&self, attempts: &mut Attempts) -> Result<Step<bool>> {
+    pub fn delete(&self, attempts: &mut Attempts) -> Result<Turn<bool>> {
         let attempt = || {
             let mut state = self.state();
             // Locked, so that another process' commit does not bring it back.
@@ -335,16 +336,16 @@ impl SessionFile {
 
     /// Looks whether somebody writes into replaced files, and takes what was written into the current
     /// one; done when nobody will write into them any more.
-    pub fn look_after_replaced(&self) -> Step<()> {
-        let again = Step::Again(LOOKS.1);
+    pub fn look_after_replaced(&self) -> Turn<()> {
+        let again = Turn::Again(LOOKS.1);
         // Whoever holds it looks after them.
-        let Ok(mut state) = self.state.try_lock() else { return Step::Again(LOOKS.0) };
+        let Ok(mut state) = self.state.try_lock() else { return Turn::Again(LOOKS.0) };
         let settled: Vec<_> = state.replaced.extract_if(.., |file| file.is_settled()).collect();
         let Some(youngest) = state.replaced.iter().map(Replaced::age).min() else {
             drop(state);
             // The last close of a large file takes milliseconds: not under the lock.
             drop(settled);
-            return Step::Done(());
+            return Turn::Done(());
         };
         if state.replaced.iter().any(Replaced::is_changed) {
             // In the midst of it, it is too early.
@@ -353,11 +354,11 @@ impl SessionFile {
             {
                 return again;
             }
-            return Step::Again(LOOKS.0);
+            return Turn::Again(LOOKS.0);
         }
         drop(state);
         drop(settled);
-        Step::Again(youngest.clamp(LOOKS.0, LOOKS.1))
+        Turn::Again(youngest.clamp(LOOKS.0, LOOKS.1))
     }
 
     /// Whether replaced files are looked after.

@@ -28,6 +28,7 @@ use rustix::io::ioctl_fionread;
 use std::{cell::RefCell, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use tokio::{
     net::unix::pipe,
+    runtime::Handle,
     sync::watch,
     time::{Instant, sleep_until},
 };
@@ -41,6 +42,16 @@ const HURRIED_AFTER_KILL: Duration = Duration::from_millis(500);
 const HURRIED_PIPES: Duration = Duration::from_millis(100);
 /// The most that is read at once.
 const READ_BYTES: usize = 64 * 1024;
+
+/// The threads that agents need, from their start to their end; started if they were not. To be called
+/// as [`spawner`].
+///
+/// # Errors
+/// When the system refuses them; the next call tries again.
+pub fn ready() -> io::Result<&'static Spawner> {
+    table::start_looker()?;
+    spawner()
+}
 
 /// Ends an agent that nobody will read: its run was over before it was started.
 pub async fn abandon(spawned: Spawned) {
@@ -153,6 +164,19 @@ impl ProcessInput {
             // Not, where SIGKILL was sent while this waited: then its time has just begun.
             self.exited(Exit::Unknown);
             self.close_pipes();
+        }
+    }
+}
+
+impl Drop for ProcessInput {
+    /// Whose run has come to its end has an end, too. Otherwise its task has panicked, and nobody will
+    /// stop the agent.
+    fn drop(&mut self) {
+        if self.exit.is_none()
+            && self.kill_at.is_none()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(self.family.stop_at_once());
         }
     }
 }

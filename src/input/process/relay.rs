@@ -25,8 +25,12 @@ impl Relay {
     /// Waits for room, or for the end of patience. May be dropped and called again.
     pub async fn room(&mut self) {
         if self.room.is_none() {
-            let since = *self.stuck_since.get_or_insert_with(Instant::now);
-            let room = timeout_at(since + PATIENCE, diagnostics::room_for_stderr()).await;
+            let now = Instant::now();
+            let since = *self.stuck_since.get_or_insert(now);
+            // Where others have been waiting already, this agent is not held up as well.
+            let left = PATIENCE.saturating_sub(diagnostics::stderr_stuck_for());
+            let until = (since + PATIENCE).min(now + left);
+            let room = timeout_at(until, diagnostics::room_for_stderr()).await;
             if let Ok(room) = room {
                 self.room = room;
                 self.stuck_since = None;

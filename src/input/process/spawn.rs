@@ -1,17 +1,20 @@
-//! Starting the agent without stopping anybody: on one thread of its own, and without copying page
-//! tables.
+//! Starting the agent without stopping anybody: on threads of its own, and without copying page tables.
 //!
 //! `fork` of a server with a gigabyte resident takes tens of milliseconds and holds its memory map
 //! all the while. On Linux the child is made as glibc's `posix_spawn` makes it, sharing the memory
 //! until it has become the agent (`CLONE_VM | CLONE_VFORK`), with two things that `posix_spawn`
 //! cannot do: the parent-death signal, so that an agent does not outlive a server that is killed; and
 //! a last look, just before `execve`, whether the agent is still wanted.
-//! The parent-death signal is sent when the *thread* ends that made the child; this thread never ends.
+//! The parent-death signal is sent when the *thread* ends that made the child; these threads never end.
 //! Other systems take the standard library's way.
 //!
 //! Linux lets a thread that is woken preempt the one that woke it, which here would be the event loop:
-//! the thread is in the class `SCHED_BATCH`, whose threads never do, and the agent goes back to the
+//! the threads are in the class `SCHED_BATCH`, whose threads never do, and the agent goes back to the
 //! usual class.
+//!
+//! Agents are started one at a time, but a start may hang: its working directory or its program may be
+//! on a file system that does not answer. Then the next thread takes over, and the one that hangs is left
+//! to it; there is a most for these threads, after which starts fail.
 
 #[cfg(linux)]
 mod linux;
@@ -21,21 +24,17 @@ use super::{
     leader::Leader,
     table::MARK,
 };
-use crate::{command::AgentCommand, input::Startup};
-use once_cell::sync::OnceCell;
+use crate::{command::AgentCommand, input::Startup, panics};
 use rustix::process::Pid;
 use std::{
-    collections::hash_map::RandomState,
+    collections::{VecDeque, hash_map::RandomState},
     fmt,
     hash::BuildHasher,
     io,
     os::fd::OwnedFd,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Sender, channel},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::{Duration, Instant},
 };
 
 /// The agent, and the near ends of its pipes.
@@ -118,41 +117,179 @@ const STDOUT_BYTES: [(usize, usize); 2] = [(16, 1 << 20), (100, 256 << 10)];
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread that starts agents.
-pub struct Spawner(Mutex<Sender<Job>>);
+/// Agents are started one after the other. A start that takes longer than this is held up, by a file
+/// system that does not answer for example; the others then go on without it.
+const HELD_UP: Duration = Duration::from_millis(200);
+/// When all threads have been held up for so long, what waits for one is not started.
+const STUCK: Duration = Duration::from_secs(10);
+/// So many starts can be held up at a time.
+pub(super) const THREADS: usize = 16;
 
-static SPAWNER: OnceCell<Spawner> = OnceCell::new();
+/// The threads that start agents: one that does, and one that stands by for when it is held up.
+pub struct Spawner {
+    state: Mutex<State>,
+    /// Something for a thread that is idle.
+    more: Condvar,
+}
 
-/// The thread that starts agents, started if it was not. To be called on a thread of the usual
-/// priority, which it and the agents inherit.
+struct State {
+    waiting: VecDeque<Job>,
+    /// When each start that is under way began, with a number.
+    began: Vec<(u64, Instant)>,
+    last_number: u64,
+    threads: usize,
+    idle: usize,
+    /// An idle thread looks whether the start that is under way gets held up.
+    is_watched: bool,
+}
+
+/// What a thread does next.
+enum Next {
+    Start(u64, Job),
+    /// Another thread is at it, and may be held up from then on.
+    Watch(Instant),
+    Rest,
+}
+
+static SPAWNER: Spawner = Spawner::new();
+
+/// The threads that start agents, started if they were not. To be called on a thread of the usual
+/// priority, which they and the agents inherit.
 ///
 /// # Errors
-/// When the system refuses the thread; the next call tries again.
+/// When there is no thread and the system refuses one; the next call tries again.
 pub fn spawner() -> io::Result<&'static Spawner> {
-    SPAWNER.get_or_try_init(|| {
-        let (sender, jobs) = channel::<Job>();
-        let thread = thread::Builder::new().name("active-runs-spawn".into());
-        thread.spawn(move || {
-            #[cfg(linux)]
-            linux::never_preempt();
-            for job in jobs {
-                // Agents die with this thread.
-                let _ = catch_unwind(AssertUnwindSafe(job));
-                // Of hundreds that are started at once each gets going before the next: in a crowd
-                // of them the event loop would wait its turn for tens of milliseconds.
-                thread::yield_now();
-            }
-        })?;
-        Ok(Spawner(Mutex::new(sender)))
-    })
+    SPAWNER.with_thread()
+}
+
+impl State {
+    /// When the start that is under way will be held up; none while there is no such start.
+    fn held_up_at(&self, now: Instant) -> Option<Instant> {
+        let newest = self.began.iter().map(|(_, began)| *began).max();
+        newest.map(|began| began + HELD_UP).filter(|at| *at > now)
+    }
+
+    fn next(&mut self, now: Instant) -> Next {
+        match self.held_up_at(now) {
+            Some(at) if !self.waiting.is_empty() && !self.is_watched => Next::Watch(at),
+            Some(_) => Next::Rest,
+            None => self.waiting.pop_front().map_or(Next::Rest, |job| {
+                self.last_number += 1;
+                self.began.push((self.last_number, now));
+                Next::Start(self.last_number, job)
+            }),
+        }
+    }
 }
 
 impl Spawner {
+    const fn new() -> Self {
+        let state = State {
+            waiting: VecDeque::new(),
+            began: Vec::new(),
+            last_number: 0,
+            threads: 0,
+            idle: 0,
+            is_watched: false,
+        };
+        Self { state: Mutex::new(state), more: Condvar::new() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_own_threads() -> &'static Self {
+        // Its threads never end.
+        Box::leak(Box::new(Self::new())).with_thread().expect("there are threads")
+    }
+
+    fn with_thread(&'static self) -> io::Result<&'static Self> {
+        let mut state = self.lock();
+        if state.threads == 0 {
+            self.start_thread(&mut state)?;
+        }
+        Ok(self)
+    }
+
+    fn add(&'static self, job: Job) {
+        let mut state = self.lock();
+        state.waiting.push_back(job);
+        self.have_standby(&mut state);
+        if !state.is_watched || state.held_up_at(Instant::now()).is_none() {
+            self.more.notify_one();
+        }
+    }
+
+    /// Where all threads are at work, has another: it takes over should they be held up. Where the
+    /// system refuses it, the next start tries again.
+    fn have_standby(&'static self, state: &mut State) {
+        if state.began.len() == state.threads && state.threads < THREADS {
+            let _ = self.start_thread(state);
+        }
+    }
+
+    fn start_thread(&'static self, state: &mut State) -> io::Result<()> {
+        thread::Builder::new().name("active-runs-spawn".into()).spawn(|| self.work())?;
+        state.threads += 1;
+        Ok(())
+    }
+
+    /// Never ends: agents die with the thread that has started them.
+    fn work(&'static self) {
+        #[cfg(linux)]
+        linux::never_preempt();
+        let mut state = self.lock();
+        loop {
+            match state.next(Instant::now()) {
+                Next::Start(number, job) => {
+                    self.have_standby(&mut state);
+                    if !state.waiting.is_empty() && !state.is_watched {
+                        self.more.notify_one();
+                    }
+                    drop(state);
+                    // Whoever waits for the agent learns that it was dropped.
+                    let _ = panics::caught("the thread that starts agents", job);
+                    // Of hundreds that are started at once each gets going before the next: in a
+                    // crowd of them the event loop would wait its turn for tens of milliseconds.
+                    thread::yield_now();
+                    state = self.lock();
+                    state.began.retain(|(under_way, _)| *under_way != number);
+                }
+                Next::Watch(until) => {
+                    state.is_watched = true;
+                    state.idle += 1;
+                    let time = until.saturating_duration_since(Instant::now());
+                    let woken = self.more.wait_timeout(state, time);
+                    state = woken.unwrap_or_else(PoisonError::into_inner).0;
+                    state.idle -= 1;
+                    state.is_watched = false;
+                }
+                Next::Rest => {
+                    state.idle += 1;
+                    state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.idle -= 1;
+                }
+            }
+        }
+    }
+
+    /// How many starts are held up, when that is why no other can be begun and will not be soon.
+    pub fn stuck(&self) -> Option<usize> {
+        let state = self.lock();
+        let is_stuck = !state.waiting.is_empty()
+            && state.began.len() == state.threads
+            && state.began.iter().all(|(_, began)| began.elapsed() > STUCK);
+        is_stuck.then_some(state.threads)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Starts the agent in a process group of its own, stdin closed, stdout and stderr as pipes, with
-    /// `mark` in its environment. Returns at once; `prepare` and `done` are called on the thread. What
-    /// `prepare` returns beside the command is kept as long as somebody may have to be stopped. Signals that wait in `startup` are delivered before `done` is called.
+    /// `mark` in its environment. Returns at once; `prepare` and `done` are called on a thread that starts
+    /// agents. What `prepare` returns beside the command is kept as long as somebody may have to be
+    /// stopped. Signals that wait in `startup` are delivered before `done` is called.
     pub fn spawn(
-        &self,
+        &'static self,
         prepare: impl FnOnce() -> (AgentCommand, Option<Record>) + Send + 'static,
         mark: Box<str>,
         startup: Arc<Startup>,
@@ -170,8 +307,7 @@ impl Spawner {
             }
             done(spawned);
         });
-        // The thread never ends, so there is always somebody to take it.
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).send(job);
+        self.add(job);
     }
 }
 

@@ -4,10 +4,13 @@
 //! a dead file system, and other systems than Linux are asked through `ps`. So looks are taken
 //! [`in_background`], and those that are wanted at the same time share one.
 
+use crate::panics;
+use once_cell::sync::OnceCell;
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{self, RefCell},
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    io,
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
 };
 use tokio::sync::oneshot;
@@ -42,58 +45,55 @@ impl Entry {
 /// One look at the processes, taken when it is first needed.
 #[derive(Default)]
 pub struct Table {
-    entries: OnceCell<Vec<Entry>>,
+    entries: cell::OnceCell<Vec<Entry>>,
     /// The marks of the processes that were asked for them.
     marks: RefCell<HashMap<i32, Vec<Vec<u8>>>>,
 }
 
 type Job = Box<dyn FnOnce(&Table) + Send>;
 
-/// The jobs that wait for a look; none while nobody takes one.
-static WAITING: Mutex<Option<Vec<Job>>> = Mutex::new(None);
+/// The way to the thread that looks.
+static LOOKER: OnceCell<Sender<Job>> = OnceCell::new();
 
-/// Calls `look` on a thread that is made for it: the runtime's own must not wait, and the disk's may
-/// all be waiting. Where no thread can be had, it is called here.
+/// Starts the thread that looks, if it was not started. It never ends.
+///
+/// # Errors
+/// When the system refuses it; the next call tries again.
+pub fn start_looker() -> io::Result<&'static Sender<Job>> {
+    LOOKER.get_or_try_init(|| {
+        let (sender, jobs) = channel();
+        thread::Builder::new().name("active-runs-look".into()).spawn(move || do_jobs(&jobs))?;
+        Ok(sender)
+    })
+}
+
+/// Calls `look` on a thread of its own: the runtime's must not wait, and the disk's may all be waiting.
+/// Where the system has refused it, `look` is called here.
 pub async fn in_background<R: Send + 'static>(
     look: impl FnOnce(&Table) -> R + Send + 'static,
 ) -> R {
     let (done, result) = oneshot::channel();
     // Nobody waits for it any more when the runtime ends.
-    let job: Job = Box::new(move |table| drop(done.send(look(table))));
-    let is_first = {
-        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_first = waiting.is_none();
-        waiting.get_or_insert_default().push(job);
-        is_first
-    };
-    if is_first {
-        let thread = thread::Builder::new().name("active-runs-look".into());
-        if thread.spawn(do_jobs).is_err() {
-            do_jobs();
-        }
+    let job = move |table: &Table| drop(done.send(look(table)));
+    match start_looker() {
+        // The thread never ends, so there is always somebody to take it.
+        Ok(looker) => drop(looker.send(Box::new(job))),
+        Err(_) => job(&Table::default()),
     }
     match result.await {
         Ok(result) => result,
-        // It panicked on that thread, and has said so.
-        Err(_) => std::future::pending().await,
+        Err(_) => panic!("a look at the processes has panicked"),
     }
 }
 
-fn do_jobs() {
-    loop {
-        let jobs = {
-            let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-            let jobs = waiting.take().unwrap_or_default();
-            if jobs.is_empty() {
-                return;
-            }
-            // Those that come from now on wait for the next look.
-            *waiting = Some(Vec::new());
-            jobs
-        };
+fn do_jobs(jobs: &Receiver<Job>) {
+    while let Ok(first) = jobs.recv() {
+        // Those that come from now on wait for the next look.
+        let jobs: Vec<Job> = [first].into_iter().chain(jobs.try_iter()).collect();
         let table = Table::default();
         for job in jobs {
-            job(&table);
+            // Whoever waits for it learns it.
+            let _ = panics::caught("a look at the processes", || job(&table));
         }
     }
 }

@@ -219,3 +219,89 @@ async fn a_process_in_the_middle_of_execve_bears_its_mark() {
     }
     drop(input);
 }
+
+#[tokio::test]
+async fn an_agent_is_stopped_whose_task_panics() {
+    let (input, startup) = input("trap '' TERM; sleep 60 & wait", "", LIMITS).await;
+    let pid = startup.pid().unwrap();
+    let task = tokio::spawn(async move {
+        let _input = input;
+        panic!("at the wrong moment");
+    });
+    assert!(task.await.is_err());
+    until(|| !is_alive(pid)).await;
+}
+
+/// Starts `true` and waits until it is started.
+async fn starts(spawner: &'static Spawner) {
+    let command =
+        AgentCommand { program: "/bin/true".into(), args: vec![], cwd: "/".into(), env: vec![] };
+    let (done, started) = oneshot::channel();
+    let startup = Arc::new(Startup::default());
+    spawner.spawn(move || (command, None), new_mark(), startup, |spawned| drop(done.send(spawned)));
+    abandon(started.await.unwrap().unwrap()).await;
+}
+
+#[tokio::test]
+async fn starts_that_hang_hold_up_no_other() {
+    let spawner = Spawner::with_own_threads();
+    starts(spawner).await;
+    let mut hanging = Vec::new();
+    for _ in 0..3 {
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let startup = Arc::new(Startup::default());
+        let prepare = move || {
+            // As a look at a file system that does not answer.
+            let _ = wait.recv();
+            panic!("it goes on at last");
+        };
+        let (done, ended) = oneshot::channel();
+        spawner.spawn(prepare, new_mark(), startup, |spawned| drop(done.send(spawned)));
+        hanging.push((go_on, ended));
+        // Behind it, and before anybody knows that it hangs.
+        starts(spawner).await;
+    }
+    assert!(spawner.stuck().is_none());
+    for (go_on, ended) in hanging {
+        drop(go_on);
+        assert!(ended.await.is_err(), "whoever waits for a start that panics learns it");
+    }
+    starts(spawner).await;
+}
+
+#[tokio::test]
+async fn a_start_is_given_up_when_all_threads_hang() {
+    let spawner = Spawner::with_own_threads();
+    let mut hanging = Vec::new();
+    for _ in 0..=spawn::THREADS {
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let prepare = move || {
+            let _ = wait.recv();
+            panic!("it goes on at last");
+        };
+        spawner.spawn(prepare, new_mark(), Arc::default(), drop);
+        hanging.push(go_on);
+    }
+    until(|| spawner.stuck() == Some(spawn::THREADS)).await;
+    drop(hanging);
+    until(|| spawner.stuck().is_none()).await;
+}
+
+#[tokio::test]
+async fn an_agent_is_killed_whose_pipes_cannot_be_watched() {
+    for is_stdout in [true, false] {
+        let startup = Arc::new(Startup::default());
+        let script = "trap '' TERM PIPE; sleep 60 & wait";
+        let mut spawned = start(script, "", &startup).await.unwrap();
+        // Refused as the system refuses when a user has too many watches.
+        let no_pipe: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+        match is_stdout {
+            true => spawned.stdout = no_pipe,
+            false => spawned.stderr = no_pipe,
+        }
+        let pid = startup.pid().unwrap();
+        assert!(ProcessInput::new(spawned, Arc::clone(&startup), LIMITS).is_err());
+        assert!(startup.has_ended());
+        until(|| !is_alive(pid)).await;
+    }
+}
