@@ -255,7 +255,7 @@ impl RunHandle {
 
     /// The frames from a place on, for all readers who are there; null when they are so many that each
     /// should pull for itself.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn live_frames<'env>(
         &self,
         env: &'env Env,

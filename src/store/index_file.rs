@@ -329,7 +329,8 @@ impl IndexFile {
             };
         };
         let (identity, mut read_now) = read(&locked.file, attempts)?;
-        let mut is_changed = self.take_over(&mut read_now, attempts)?;
+        let taken = self.take_over(&mut read_now, attempts)?;
+        let mut is_changed = !taken.is_empty();
         let mut changes = Vec::new();
         if let Some(document) = &mut read_now {
             is_changed |= self.put_back(document, &identity, count);
@@ -358,6 +359,12 @@ impl IndexFile {
         // Written, whatever comes now.
         pending.clear();
         let mut state = self.state();
+        for replaced in &mut state.replaced {
+            let of = |(identity, _): &&(Identity, String)| identity.same_file(&replaced.identity);
+            if let Some((identity, text)) = taken.iter().find(of) {
+                (replaced.identity, replaced.text) = (*identity, text.clone());
+            }
+        }
         for (session, change) in changes {
             state.remember(&session, change);
         }
@@ -409,16 +416,16 @@ impl IndexFile {
         Ok(())
     }
 
-    /// Takes what others have written into replaced indexes into the current one; says whether there
-    /// was something.
+    /// Takes what others have written into replaced indexes into the current one. Returns the states of
+    /// those from which something was taken, with their texts.
     fn take_over(
         &self,
         current: &mut Option<Document>,
         attempts: &mut Attempts,
-    ) -> Result<bool, Trouble> {
-        let mut state = self.state();
-        let mut is_changed = false;
-        for replaced in state.replaced.iter_mut().filter(|replaced| replaced.is_changed()) {
+    ) -> Result<Vec<(Identity, String)>, Trouble> {
+        let state = self.state();
+        let mut taken = Vec::new();
+        for replaced in state.replaced.iter().filter(|replaced| replaced.is_changed()) {
             let (identity, theirs) = match read(&replaced.file, attempts) {
                 Ok(read) => read,
                 // Not done yet; nobody waits for it.
@@ -430,11 +437,9 @@ impl IndexFile {
             let has_file = |id: &str| self.folder.join(format!("{id}.jsonl")).exists();
             let Some(merged) = merge(base.as_ref(), &theirs, ours, has_file) else { continue };
             *ours = merged;
-            replaced.text = theirs.root().stringify();
-            replaced.identity = identity;
-            is_changed = true;
+            taken.push((identity, theirs.root().stringify()));
         }
-        Ok(is_changed)
+        Ok(taken)
     }
 
     /// Makes changes again that others have lost; says whether something was missing.

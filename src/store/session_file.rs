@@ -39,6 +39,8 @@ use std::{
 
 /// Attempts without the locks, before one that holds them all the time and so gets its turn.
 const OPTIMISTIC: u32 = 3;
+/// Attempts to read under the lock, some 100 ms.
+const READ_ATTEMPTS: u32 = 8;
 /// A history up to this size is read at once, also on the JavaScript thread.
 const QUICK: u64 = 1 << 18;
 /// Of a longer one that is not known yet, so much of the end is looked through for the id of a message
@@ -296,6 +298,10 @@ impl SessionFile {
         match self.open(self.state(), attempts, false) {
             Ok(opened) => Ok(opened.map(|(_, locked)| Arc::clone(&locked.file))),
             Err(trouble) if trouble.is_for_writers() => Ok(open_to_read(&self.path)?.map(Arc::new)),
+            // Who only reads does not wait for long: what is there is whole.
+            Err(Trouble::Locked) if attempts.failed() > READ_ATTEMPTS => {
+                Ok(open_to_read(&self.path)?.map(Arc::new))
+            }
             Err(trouble) => Err(trouble),
         }
     }
