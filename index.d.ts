@@ -120,6 +120,11 @@ export interface AgentProcess {
  *
  * The events are freed when {@link Settings.cleanupGraceMs} is over, whoever holds the object. `eventBuffer` and
  * `accumulated` are empty from then on, unless one of them was read before.
+ *
+ * All members but `whenEnded` are own and enumerable, the module's in the module's order, so that a copy (`{ ...run }`) has
+ * them as they are at that moment; a `Proxy` of the object works. `JSON.stringify` writes them with the tool calls as an
+ * object by id, and `util.inspect` prints them; neither keeps the events. `structuredClone` throws a `DataCloneError` while
+ * callbacks are subscribed. Freezing the object, or writing to it, changes nothing of the run.
  */
 export interface ActiveRun {
   readonly sessionId: string;
@@ -129,7 +134,7 @@ export interface ActiveRun {
    * memory. To be read, not changed.
    */
   readonly eventBuffer: SseEvent[];
-  /** The callbacks that are subscribed, in the order in which they came. None once the run has ended. */
+  /** The callbacks that are subscribed, a `Set` in the order in which they came. Empty once the run has ended. */
   readonly subscribers: ReadonlySet<RunSubscriber>;
   /** The message so far. Its arrays and its map are made anew at each read. */
   readonly accumulated: AccumulatedMessage;

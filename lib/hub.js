@@ -52,7 +52,7 @@ class Hub {
   /** Callbacks that are subscribed, and streams that are open, in this realm. */
   get subscribers() {
     let count = 0;
-    for (const view of this.#views.values()) count += view.activeRun.subscribers.size + view.openStreams;
+    for (const view of this.#views.values()) count += view.subscribers.size + view.openStreams;
     return count;
   }
 

@@ -116,7 +116,7 @@ class Subscription extends AsyncResource {
 }
 
 /** The subscribers of a run, in the order in which they came; each callback once. */
-class Subscribers {
+class Subscribers extends Set {
   #byCallback = new Map();
   /**
    * The subscriptions in their order, because an array is read three times as fast as a map. Those
@@ -127,11 +127,8 @@ class Subscribers {
   #changed;
 
   constructor(changed) {
+    super();
     this.#changed = changed;
-  }
-
-  get size() {
-    return this.#byCallback.size;
   }
 
   /** The subscription, if there is just one. */
@@ -139,21 +136,21 @@ class Subscribers {
     return this.#inOrder.length === 1 && !this.#inOrder[0].hasLeft ? this.#inOrder[0] : null;
   }
 
-  has(callback) {
-    return this.#byCallback.has(callback);
-  }
-
-  add(callback, from) {
-    if (this.#byCallback.has(callback)) return;
+  /** `from` is the first event that is delivered. */
+  add(callback, from = 0) {
+    if (this.has(callback)) return this;
+    super.add(callback);
     const subscription = new Subscription(callback, from);
     this.#byCallback.set(callback, subscription);
     this.#inOrder.push(subscription);
     this.#changed();
+    return this;
   }
 
   delete(callback) {
     const subscription = this.#byCallback.get(callback);
     if (!subscription) return false;
+    super.delete(callback);
     this.#byCallback.delete(callback);
     subscription.hasLeft = true;
     this.#tidy();
@@ -163,6 +160,7 @@ class Subscribers {
 
   clear() {
     for (const subscription of this.#byCallback.values()) subscription.hasLeft = true;
+    super.clear();
     this.#byCallback.clear();
     this.#tidy();
     this.#changed();
@@ -189,26 +187,6 @@ class Subscribers {
     if (this.#isNotifying || this.#inOrder.length < 2 * this.#byCallback.size) return;
     if (this.#inOrder.length > this.#byCallback.size) this.#inOrder = [...this.#byCallback.values()];
   }
-
-  forEach(callback, thisArgument) {
-    for (const key of this.keys()) callback.call(thisArgument, key, key, this);
-  }
-
-  keys() {
-    return this.#byCallback.keys();
-  }
-
-  values() {
-    return this.keys();
-  }
-
-  *entries() {
-    for (const key of this.keys()) yield [key, key];
-  }
-
-  [Symbol.iterator]() {
-    return this.keys();
-  }
 }
 
 class RunView {
@@ -225,8 +203,15 @@ class RunView {
   #isHeld = false;
   /** Streams that were made and neither read to their end nor cancelled. */
   openStreams = 0;
-  /** As seen from here; `activeRun.status` tells it to others, who may write to it. */
+  /** How the run ended, as seen from here. */
+  #outcome = { status: 'running', end: null };
+  #abortController = null;
+  /** While somebody looks at the run once: the events that this has made, if any. */
+  #glance = null;
+  /** As seen from here. */
   isRunning = true;
+  /** The callbacks that are subscribed. */
+  subscribers = new Subscribers(() => this.updateHold());
   /** Called when there is news: by streams that wait for bytes. */
   news = new Set();
 
@@ -238,18 +223,19 @@ class RunView {
     if (this.#seen > 0) this.#reader.reset();
     this.#isOwn = isOwn;
     this.#onHoldChange = onHoldChange;
+    this.sessionId = handle.sessionId;
+    // What others do to it changes nothing here.
     this.activeRun = new ActiveRun({
       handle,
-      subscribers: new Subscribers(() => this.updateHold()),
+      outcome: this.#outcome,
+      subscribers: this.subscribers,
       events: () => this.#events(),
-      whenEnded: () => this.#whenEnded(),
+      glance: (read) => this.#glanceAt(read),
+      abortController: () => this.#controller(),
+      whenEnded: () => this.whenEnded(),
     });
     // A run of another copy that was over when this one met it.
     if (handle.wasOver) this.#setOutcome();
-  }
-
-  get sessionId() {
-    return this.activeRun.sessionId;
   }
 
   /** Whether the run is over and no longer to be found natively. */
@@ -261,7 +247,16 @@ class RunView {
     // First: an agent that is not executed by now never is.
     this.#handle.abort();
     // Which stops the run once more, and that is nothing.
-    this.activeRun.abortController.abort();
+    this.#controller().abort();
+  }
+
+  /** Aborting it stops the agent. Made when first asked for: most runs are never aborted. */
+  #controller() {
+    if (this.#abortController === null) {
+      this.#abortController = new AbortController();
+      this.#abortController.signal.addEventListener('abort', () => this.#handle.abort(), { once: true });
+    }
+    return this.#abortController;
   }
 
   /** Replays what this realm has been told so far, then adds the callback to the subscribers. */
@@ -271,7 +266,7 @@ class RunView {
       callback(null);
       return () => {};
     }
-    const { subscribers } = this.activeRun;
+    const { subscribers } = this;
     subscribers.add(callback, replay ? this.#seen : 0);
     return () => {
       subscribers.delete(callback);
@@ -313,11 +308,11 @@ class RunView {
 
   /** Whether anybody here wants the events as objects. */
   get #isWatched() {
-    return this.#buffer !== null || this.activeRun.subscribers.size > 0;
+    return this.#buffer !== null || this.subscribers.size > 0;
   }
 
   #deliverBatch() {
-    const { subscribers } = this.activeRun;
+    const { subscribers } = this;
     this.#reader.pull(BATCH);
     const state = liveCodes[STATE];
     for (let left = liveCodes[COUNT]; left > 0; ) {
@@ -336,7 +331,7 @@ class RunView {
 
   /** Tells the only subscriber, in its context, for as long as it is. Returns how many events are left. */
   #tellOnly(only, left) {
-    const { subscribers } = this.activeRun;
+    const { subscribers } = this;
     const { callback, from } = only;
     while (left > 0 && subscribers.only === only) {
       const event = this.#reader.next();
@@ -364,7 +359,7 @@ class RunView {
 
   /** Keeps the process alive while the run runs and is this realm's, by start, subscription or await. */
   updateHold() {
-    const isWanted = this.#isOwn || this.activeRun.subscribers.size > 0 || this.#ended !== null;
+    const isWanted = this.#isOwn || this.subscribers.size > 0 || this.#ended !== null;
     const isHeld = this.isRunning && isWanted;
     if (isHeld === this.#isHeld) return;
     this.#isHeld = isHeld;
@@ -373,41 +368,56 @@ class RunView {
 
   #end() {
     this.#setOutcome();
-    const { subscribers } = this.activeRun;
+    const { subscribers } = this;
     // Before the news: a callback may start the session's next run.
     this.updateHold();
     subscribers.notify(null, this.#seen);
     subscribers.clear();
-    this.#ended?.resolve(this.activeRun.end);
+    this.#ended?.resolve(this.#outcome.end);
   }
 
   #setOutcome() {
     const values = this.#handle.end;
     this.isRunning = false;
-    this.activeRun.status = values.isError ? 'error' : 'completed';
-    this.activeRun.end = runEnd(values);
-    this.activeRun.exitCode = this.activeRun.end.exitCode;
+    this.#outcome.status = values.isError ? 'error' : 'completed';
+    this.#outcome.end = runEnd(values);
   }
 
-  #whenEnded() {
+  /** The promise of the run's end, which keeps the process alive until then. */
+  whenEnded() {
     if (this.#ended === null) {
       this.#ended = {};
       this.#ended.promise = new Promise((resolve) => {
         this.#ended.resolve = resolve;
       });
       if (this.isRunning) this.updateHold();
-      else this.#ended.resolve(this.activeRun.end);
+      else this.#ended.resolve(this.#outcome.end);
     }
     return this.#ended.promise;
   }
 
   #events() {
-    if (this.#buffer === null) {
-      const buffer = [];
-      this.#replay((event) => buffer.push(event));
-      this.#buffer = buffer;
-    }
+    if (this.#buffer !== null) return this.#buffer;
+    if (this.#glance !== null) return (this.#glance.events ??= this.#collect());
+    this.#buffer = this.#collect();
     return this.#buffer;
+  }
+
+  #collect() {
+    const events = [];
+    this.#replay((event) => events.push(event));
+    return events;
+  }
+
+  /** Calls `read`, for which the events are not kept. */
+  #glanceAt(read) {
+    const outer = this.#glance;
+    this.#glance ??= { events: null };
+    try {
+      return read();
+    } finally {
+      this.#glance = outer;
+    }
   }
 
   #replay(onEvent) {
