@@ -367,7 +367,8 @@ export interface Stats {
 
 /**
  * The `code` of an error thrown by this package's functions, or with which a stream of theirs ends. Loading the package
- * throws an error with the code `UNSUPPORTED_PLATFORM` where there is no binary for the platform.
+ * throws an error with the code `UNSUPPORTED_PLATFORM` where there is no binary for the platform, and `INCOMPATIBLE_COPY`
+ * where the process has loaded a copy of another version before.
  */
 export type ErrorCode =
   /** An argument or setting has the wrong type or a value that is not allowed. The message begins with its name. */
@@ -582,7 +583,10 @@ export function listSessions(): Promise<SessionEntry[]>;
 export function createSession(options?: { title?: string; filePath?: string }): Promise<SessionEntry>;
 
 /**
- * Removes a session from the index, and its file.
+ * Removes a session from the index, and its file. A run of it in this process is stopped first, as by {@link abortRun}:
+ * when the promise is fulfilled, the run and the processes that it had started have ended, its subscribers have had their
+ * `null`, and nothing of it will be written any more. Until {@link Settings.cleanupGraceMs} the run can still be replayed. A run
+ * that another server writes into the same store is not stopped, and makes the file anew.
  *
  * @returns Whether there was anything to remove.
  * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { inspect } from 'node:util';
 import { describe, expect } from 'vitest';
-import { better, listen, newSession, play, puppet, runs, sh, start, textLine, until, useStore } from './helpers/index.mjs';
+import { better, listen, newSession, play, puppet, runs, sh, start, textLine, textOf, until, useStore } from './helpers/index.mjs';
 
 // The module's, in the module's order; then what it does not have.
 const KEYS = [
@@ -58,6 +58,7 @@ describe('an ActiveRun', () => {
     const parsed = JSON.parse(JSON.stringify(run));
     expect(Object.keys(parsed)).toEqual(KEYS);
     expect(parsed).toMatchObject({ sessionId: run.sessionId, status: 'completed', exitCode: 0, end: { reason: 'completed' } });
+    expect(parsed.abortController).toEqual({ signal: { aborted: false } });
     expect(parsed.childProcess).toEqual({ pid: run.childProcess.pid });
     expect(parsed.eventBuffer).toEqual(run.eventBuffer);
     expect(Object.keys(parsed.accumulated.toolCalls)).toEqual(['t', '__proto__']);
@@ -129,6 +130,8 @@ describe('an ActiveRun', () => {
     assert.deepEqual(one.run, one.run);
     expect(one.run.accumulated).toMatchObject({ role: 'assistant', textParts: ['one'] });
     expect(one.run).toEqual(expect.objectContaining({ sessionId: one.sessionId, exitCode: 0 }));
+    // What a matcher that fails prints.
+    expect(() => expect(one.run).toEqual({})).toThrow(expect.objectContaining({ actual: expect.anything() }));
   });
 
   better('has subscribers that are a Set', async () => {
@@ -142,9 +145,18 @@ describe('an ActiveRun', () => {
     expect([...run.subscribers.entries()]).toEqual(callbacks.map((callback) => [callback, callback]));
     expect(new Set(run.subscribers).has(callbacks[1])).toBe(true);
     expect(run.subscribers.size).toBe(2);
+    // As in the module's Set, whoever adds a callback to it subscribes.
+    const events = [];
+    expect(run.subscribers.add((event) => events.push(event))).toBe(run.subscribers);
+    expect(run.subscribers.delete(callbacks[0])).toBe(true);
+    expect(run.subscribers.delete(callbacks[0])).toBe(false);
+    expect(run.subscribers.size).toBe(2);
+    await told.say('x');
     await told.exit();
     await run.whenEnded;
     expect(run.subscribers.size).toBe(0);
+    expect(textOf(events)).toBe('x');
+    expect(events.at(-1)).toBe(null);
   });
 
   better('can be cloned when nobody is subscribed, and else says why not', async () => {

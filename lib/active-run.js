@@ -168,7 +168,10 @@ class ActiveRun {
   }
 
   toJSON() {
-    return valuesNow(this);
+    const values = valuesNow(this);
+    // Of itself it shows nothing as JSON, and a copy of it, as a test runner makes one, cannot be printed.
+    values.abortController = { signal: { aborted: values.abortController?.signal?.aborted } };
+    return values;
   }
 
   [inspect.custom]() {

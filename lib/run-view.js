@@ -116,7 +116,7 @@ class Subscription extends AsyncResource {
 }
 
 /** The subscribers of a run, in the order in which they came; each callback once. */
-class Subscribers extends Set {
+class Subscribers {
   #byCallback = new Map();
   /**
    * The subscriptions in their order, because an array is read three times as fast as a map. Those
@@ -125,10 +125,29 @@ class Subscribers extends Set {
   #inOrder = [];
   #isNotifying = false;
   #changed;
+  /**
+   * As others see them, who may add and delete, too. A `Set` itself, whose methods are its own here: what
+   * is derived from `Set` cannot be copied and printed by test runners.
+   */
+  asSet = new Set();
 
   constructor(changed) {
-    super();
     this.#changed = changed;
+    const methods = {
+      add: (callback) => {
+        this.add(callback);
+        return this.asSet;
+      },
+      delete: (callback) => this.delete(callback),
+      clear: () => this.clear(),
+    };
+    for (const [name, value] of Object.entries(methods)) {
+      Object.defineProperty(this.asSet, name, { value, writable: true, configurable: true });
+    }
+  }
+
+  get size() {
+    return this.#byCallback.size;
   }
 
   /** The subscription, if there is just one. */
@@ -138,19 +157,18 @@ class Subscribers extends Set {
 
   /** `from` is the first event that is delivered. */
   add(callback, from = 0) {
-    if (this.has(callback)) return this;
-    super.add(callback);
+    if (this.#byCallback.has(callback)) return;
+    Set.prototype.add.call(this.asSet, callback);
     const subscription = new Subscription(callback, from);
     this.#byCallback.set(callback, subscription);
     this.#inOrder.push(subscription);
     this.#changed();
-    return this;
   }
 
   delete(callback) {
     const subscription = this.#byCallback.get(callback);
     if (!subscription) return false;
-    super.delete(callback);
+    Set.prototype.delete.call(this.asSet, callback);
     this.#byCallback.delete(callback);
     subscription.hasLeft = true;
     this.#tidy();
@@ -160,7 +178,7 @@ class Subscribers extends Set {
 
   clear() {
     for (const subscription of this.#byCallback.values()) subscription.hasLeft = true;
-    super.clear();
+    Set.prototype.clear.call(this.asSet);
     this.#byCallback.clear();
     this.#tidy();
     this.#changed();
@@ -228,7 +246,7 @@ class RunView {
     this.activeRun = new ActiveRun({
       handle,
       outcome: this.#outcome,
-      subscribers: this.subscribers,
+      subscribers: this.subscribers.asSet,
       events: () => this.#events(),
       glance: (read) => this.#glanceAt(read),
       abortController: () => this.#controller(),
@@ -241,6 +259,11 @@ class RunView {
   /** Whether the run is over and no longer to be found natively. */
   get hasLeft() {
     return !this.isRunning && this.#handle.hasLeft;
+  }
+
+  /** Whether the run is over, though this realm may still have to be told of its end. */
+  get isOver() {
+    return this.#handle.end !== null;
   }
 
   abort() {

@@ -6,6 +6,7 @@ const { randomUUID } = require('node:crypto');
 const { checkObject, checkOptionalString, checkString } = require('./arguments.js');
 const binding = require('./binding.js');
 const { callNative, invalidArgument } = require('./errors.js');
+const { getHub } = require('./hub.js');
 const { defaultStoreDir } = require('./settings.js');
 
 const DEFAULT_TITLE = 'New Chat';
@@ -55,7 +56,11 @@ async function createSession(options = {}) {
 
 async function deleteSession(sessionId) {
   checkString('sessionId', sessionId);
-  return callStore(() => binding.deleteSession(sessionId, defaultStoreDir));
+  const view = getHub().find(sessionId);
+  const wasThere = await callStore(() => binding.deleteSession(sessionId, defaultStoreDir));
+  // Its run has ended, unless it is one of another store: its readers are told of that first.
+  if (view?.isRunning && view.isOver) await view.whenEnded();
+  return wasThere;
 }
 
 module.exports = { readMessages, upsertMessages, listSessions, createSession, deleteSession };

@@ -2,6 +2,7 @@
 
 use crate::{
     clock,
+    deletion::{self, Author},
     error::{Error, Result},
     feed::{Reason, RunEnd, Watcher},
     input::process::{self, Limits, NotSpawned, ProcessInput, Spawned, spawner},
@@ -16,11 +17,12 @@ use crate::{
     store::{self, Ledger, LiveMessage, Store},
 };
 use std::{
+    io,
     path::Path,
     sync::{Arc, mpsc::sync_channel},
     time::Duration,
 };
-use tokio::{runtime::Runtime, sync::oneshot, task::spawn_blocking};
+use tokio::{runtime::Runtime, sync::oneshot, task::spawn_blocking, time::timeout};
 
 /// Start times tried when another server has claimed ours.
 const CLAIMS: u64 = 64;
@@ -31,6 +33,8 @@ const LAST_FLUSHES: Duration = Duration::from_secs(3);
 /// How long ending waits then for those to be gone that stopped agents have left.
 const LAST_KILLS: Duration = Duration::from_millis(700);
 
+/// After the time for SIGKILL, how long a deletion waits for those that a stopped agent has left.
+const AFTER_KILL: Duration = Duration::from_secs(2);
 /// How long a start waits for the note of its mark.
 const NOTE_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -64,7 +68,8 @@ pub fn start(
     let interval = run.settings.persist_interval;
     let mark = process::new_mark();
     let noted = note_mark(runtime, Arc::clone(store.ledger()), mark.clone());
-    let persistence = Persistence::new(store, run.session.clone(), claim, interval);
+    let author = Author::new(run.id, &store, &run.session);
+    let persistence = Persistence::new(store, run.session.clone(), author, claim, interval);
     let (done, spawned) = oneshot::channel();
     let start = {
         let run = Arc::clone(&run);
@@ -184,6 +189,38 @@ fn claim(store: &Arc<Store>, session: &SessionId, started_at: u64) -> (u64, Opti
         (start, claim)
     });
     claims.find(|(_, claim)| claim.is_some()).unwrap_or((started_at, None))
+}
+
+/// Deletes a session: stops its run, waits until that and what it has started have ended, and removes
+/// the session's file and its entry in the index. Nothing of the run is written any more; it can still
+/// be read until its grace period is over. Says whether there was a file or an entry.
+///
+/// A run of another server is not stopped: its next flush makes the file anew.
+///
+/// # Errors
+/// When the store cannot be written.
+pub async fn delete_session(store: Arc<Store>, session: SessionId) -> Result<bool> {
+    loop {
+        let discarded = deletion::discard(&store, &session);
+        if discarded.is_empty() {
+            break;
+        }
+        // A run of the same session in another store is not meant.
+        let run = registry::find(&session).filter(|run| discarded.has(run.id));
+        if let Some(run) = &run {
+            run.abort();
+        }
+        discarded.gone().await;
+        if let Some(run) = run
+            && let Some(pid) = run.startup.pid()
+        {
+            let patience = run.settings.kill_after + AFTER_KILL;
+            let _ = timeout(patience, process::until_gone(pid)).await;
+        }
+    }
+    let path = store.session_path(&session);
+    let removed = spawn_blocking(move || store.delete_session(&session)).await;
+    removed.unwrap_or_else(|cause| Err(Error::store("delete", path, io::Error::other(cause))))
 }
 
 /// The process ends: no run is started any more, and all are ended.

@@ -4,7 +4,7 @@ use super::{Result, internal, settings::store_dir};
 use crate::{
     clock,
     diagnostics::{self, Warning},
-    leftovers,
+    engine, leftovers,
     session_id::SessionId,
     settings,
     store::Store,
@@ -59,23 +59,31 @@ pub struct StoreAnswer {
     pub message: Option<String>,
 }
 
+impl From<crate::error::Result<Option<String>>> for StoreAnswer {
+    fn from(result: crate::error::Result<Option<String>>) -> Self {
+        match result {
+            Ok(json) => Self { json, code: None, message: None },
+            Err(error) => {
+                let (code, message) = (error.code().to_owned(), error.to_string());
+                Self { json: None, code: Some(code), message: Some(message) }
+            }
+        }
+    }
+}
+
+/// What makes the value of a promise, on the JavaScript thread.
+type Answer = Box<dyn FnOnce(Env) -> napi::Result<StoreAnswer>>;
+
 /// Does `work` on a disk thread. The promise is always fulfilled; see [`StoreAnswer`].
 fn in_store<'env>(
     env: &'env Env,
     default_store_dir: &str,
     work: impl FnOnce(&Store) -> crate::error::Result<Option<String>> + Send + 'static,
 ) -> Result<Object<'env>> {
-    type Answer = Box<dyn FnOnce(Env) -> napi::Result<StoreAnswer>>;
     let store = store(default_store_dir);
     let (deferred, promise) = env.create_deferred::<_, Answer>().map_err(internal)?;
     crate::runtime::runtime()?.spawn_blocking(move || {
-        let answer = match work(&store) {
-            Ok(json) => StoreAnswer { json, code: None, message: None },
-            Err(error) => {
-                let (code, message) = (error.code().to_owned(), error.to_string());
-                StoreAnswer { json: None, code: Some(code), message: Some(message) }
-            }
-        };
+        let answer = StoreAnswer::from(work(&store));
         deferred.resolve(Box::new(move |_| Ok(answer)));
     });
     Ok(promise)
@@ -142,14 +150,20 @@ pub fn create_session(
     })
 }
 
-/// Removes a session from the index and its file; whether there was one, as JSON.
+/// Ends a session's run and removes its entry in the index and its file; whether there was one, as JSON.
 #[napi(ts_return_type = "Promise<StoreAnswer>")]
 pub fn delete_session(
     env: &Env,
     session_id: String,
     default_store_dir: String,
 ) -> Result<Object<'_>> {
-    in_session(env, &session_id, &default_store_dir, |store, session| {
-        store.delete_session(session).map(|was_there| Some(was_there.to_string()))
-    })
+    let session = SessionId::new(&session_id)?;
+    let store = store(&default_store_dir);
+    let (deferred, promise) = env.create_deferred::<_, Answer>().map_err(internal)?;
+    crate::runtime::runtime()?.spawn(async move {
+        let deleted = engine::delete_session(store, session).await;
+        let answer = StoreAnswer::from(deleted.map(|was_there| Some(was_there.to_string())));
+        deferred.resolve(Box::new(move |_| Ok(answer)));
+    });
+    Ok(promise)
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    deletion::Author,
     feed::{Reason, RunEnd, Watcher},
     input::{
         Exit,
@@ -75,8 +76,14 @@ impl Stage {
         };
         let settings = &self.run.settings;
         let session = self.run.session.clone();
-        let persistence =
-            Persistence::new(Arc::clone(&self.store), session, None, settings.persist_interval);
+        let author = Author::new(self.run.id, &self.store, &session);
+        let persistence = Persistence::new(
+            Arc::clone(&self.store),
+            session,
+            author,
+            None,
+            settings.persist_interval,
+        );
         let commands = self.commands.take().unwrap();
         let (run, told) = (Arc::clone(&self.run), self.told.clone());
         tokio::spawn(drive(run, question, start, commands, persistence, told))
