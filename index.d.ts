@@ -177,11 +177,15 @@ export interface AgentCommand {
    * an `agentSessionId` that is not given becomes nothing. @default []
    */
   args?: readonly string[];
-  /** Its working directory, relative to that of this process. @default the working directory of this process */
+  /**
+   * Its working directory, relative to that of this process. To be absolute where that has been deleted.
+   * @default the working directory of this process
+   */
   cwd?: string;
   /**
-   * Variables to add to `process.env` as it is at the call; `undefined` takes one away. `ACTIVE_RUNS_RUN` is set by this
-   * package: it marks the processes of a run. @default {}
+   * Variables to add to `process.env` as it is at the call; `undefined` takes one away. A NUL in a variable of either, which a
+   * worker's `process.env` may have, is an `INVALID_ARGUMENT`. `ACTIVE_RUNS_RUN` is set by this package: it marks the
+   * processes of a run. @default {}
    */
   env?: Readonly<Record<string, string | undefined>>;
 }
@@ -556,7 +560,8 @@ export interface SessionEntry {
 export function readMessages(sessionId: string): Promise<StoredMessage[]>;
 
 /**
- * Replaces the messages whose ids are there, where they stand, and appends the others, all at once.
+ * Replaces the messages whose ids are there, where they stand, and appends the others, all at once. Each is written as
+ * `JSON.stringify` gives it; its id is the one in that.
  *
  * @param options `title`: the session's new title.
  * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`

@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { expect, it, onTestFinished } from 'vitest';
-import { agent, isDead, listen, newSession, play, puppet, runs, server, start, until, useStore } from './helpers/index.mjs';
+import { agent, isDead, listen, modulePath, newSession, play, puppet, runs, server, start, until, useStore } from './helpers/index.mjs';
 
 function startWorker(workerData, options) {
   const worker = new Worker(new URL('helpers/starts-a-run-in-a-worker.mjs', import.meta.url), { workerData, ...options });
@@ -44,6 +44,25 @@ it("the agent of a worker's run gets the worker's environment", async () => {
   await until(() => heard.includes(null), 'the worker heard the end');
   expect(JSON.parse(texts(heard)).env.TEST_MARK).toBe('of the worker');
   expect(process.env.TEST_MARK).toBe(undefined);
+});
+
+it("a NUL in a worker's process.env is an error that names the variable", async () => {
+  useStore();
+  const program = `
+    import { parentPort } from 'node:worker_threads';
+    import { createRequire } from 'node:module';
+    const runs = createRequire(${JSON.stringify(modulePath)})(${JSON.stringify(modulePath)});
+    process.env.TEST_EVIL = 'a\\0TEST_INJECTED=yes';
+    try {
+      runs.startRun({ sessionId: 'evil', message: 'm', agent: { command: 'true' } });
+      parentPort.postMessage('started');
+    } catch ({ code, message }) {
+      parentPort.postMessage({ code, message, run: runs.getActiveRun('evil') ?? null });
+    }`;
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`));
+  onTestFinished(() => void worker.terminate());
+  const [seen] = await once(worker, 'message');
+  expect(seen).toEqual({ code: 'INVALID_ARGUMENT', message: expect.stringMatching(/^process\.env\["TEST_EVIL"\]: /), run: null });
 });
 
 it('a worker terminated in mid-run takes neither the run nor the process with it', async () => {

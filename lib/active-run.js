@@ -5,6 +5,7 @@
 
 const { constants } = require('node:os');
 const { inspect } = require('node:util');
+const { shown: shownValue } = require('./arguments.js');
 const { invalidArgument } = require('./errors.js');
 
 const SIGNALS = constants.signals;
@@ -14,7 +15,7 @@ function signalNumber(signal) {
   // 0 only asks whether there is anybody to signal.
   const isName = typeof signal === 'string' && Object.hasOwn(SIGNALS, signal);
   const isKnown = signal === 0 || SIGNAL_NUMBERS.has(signal) || isName;
-  if (!isKnown) throw invalidArgument('signal', `${String(signal)} is unknown`);
+  if (!isKnown) throw invalidArgument('signal', `${shownValue(signal)} is unknown`);
   return isName ? SIGNALS[signal] : signal;
 }
 

@@ -42,6 +42,8 @@ class Hub {
     const view = this.#views.get(sessionId);
     // While it is running as seen from here, no other run can have taken its place.
     if (view?.isRunning) return view;
+    // Natively, half a surrogate pair would become a character that another id may have.
+    if (!sessionId.isWellFormed()) return undefined;
     const id = this.#bell.findId(sessionId);
     // One that has just been forgotten is there until this realm is told so.
     if (view && (id === null || id === view.id)) return view;
