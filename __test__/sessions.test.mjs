@@ -106,6 +106,18 @@ describe('readMessages', () => {
     expect(await readMessages(newSession())).toEqual([]);
   });
 
+  it('gives the first message of a file that begins with a byte order mark', async () => {
+    const store = useStore();
+    const lines = ['{"id":"u1","content":"x"}', '{"id":"u2","content":"y"}'];
+    store.write('s', `\ufeff${lines.join('\n')}\n`);
+    expect(await readMessages('s')).toEqual(lines.map((line) => JSON.parse(line)));
+    runs.persistUserMessage('s', { id: 'u1', content: 'again' });
+    runs.persistUserMessage('s', { id: 'u3', content: 'z' });
+    expect((await readMessages('s')).map(({ id }) => id)).toEqual(['u1', 'u2', 'u3']);
+    await upsertMessages('s', [{ id: 'u1', content: 'changed' }]);
+    expect(await readMessages('s')).toMatchObject([{ id: 'u1', content: 'changed' }, { id: 'u2' }, { id: 'u3' }]);
+  });
+
   it('says what is in the way', async () => {
     const store = useStore();
     mkdirSync(store.path('s'));
