@@ -104,8 +104,6 @@ function toolCallsOf(events) {
 }
 
 const ACCUMULATED_MESSAGE = liveProperties({
-  id: ({ handle }) => handle.messageId,
-  role: () => 'assistant',
   textParts: ({ events }) => deltasOf(events(), isText),
   reasoningParts: ({ events }) => deltasOf(events(), isReasoning),
   toolCalls: ({ events }) => toolCallsOf(events()),
@@ -115,6 +113,8 @@ const ACCUMULATED_MESSAGE = liveProperties({
 class AccumulatedMessage {
   constructor(state) {
     Object.defineProperty(this, STATE, { value: state });
+    this.id = state.handle.messageId;
+    this.role = 'assistant';
     Object.defineProperties(this, ACCUMULATED_MESSAGE);
   }
 
@@ -130,16 +130,15 @@ class AccumulatedMessage {
   }
 }
 
-const ACTIVE_RUN = liveProperties({
-  // In the module's order.
-  sessionId: ({ handle }) => handle.sessionId,
-  childProcess: ({ childProcess }) => childProcess,
+const BEFORE_STARTED_AT = liveProperties({
+  childProcess: (state) => (state.childProcess ??= new AgentProcess(state.handle)),
   /** All events so far. Made when first asked for, kept up to date from then on. */
   eventBuffer: ({ events }) => events(),
-  subscribers: ({ subscribers }) => subscribers,
-  accumulated: ({ accumulated }) => accumulated,
+  subscribers: ({ subscribers }) => subscribers.asSet,
+  accumulated: (state) => (state.accumulated ??= new AccumulatedMessage(state)),
   status: ({ outcome }) => outcome.status,
-  startedAt: ({ handle }) => handle.startedAt,
+});
+const AFTER_STARTED_AT = liveProperties({
   exitCode: ({ outcome }) => outcome.end?.exitCode ?? null,
   abortController: ({ abortController }) => abortController(),
   // What the module does not have.
@@ -153,11 +152,12 @@ class ActiveRun {
    * and keeps them, but for what is called by `glance`; `abortController` and `whenEnded` give theirs.
    */
   constructor(state) {
-    const { handle } = state;
-    const childProcess = new AgentProcess(handle);
-    const accumulated = new AccumulatedMessage(state);
-    Object.defineProperty(this, STATE, { value: { ...state, childProcess, accumulated } });
-    Object.defineProperties(this, ACTIVE_RUN);
+    Object.defineProperty(this, STATE, { value: { ...state, childProcess: null, accumulated: null } });
+    // In the module's order.
+    this.sessionId = state.handle.sessionId;
+    Object.defineProperties(this, BEFORE_STARTED_AT);
+    this.startedAt = state.handle.startedAt;
+    Object.defineProperties(this, AFTER_STARTED_AT);
   }
 
   /**

@@ -125,25 +125,34 @@ class Subscribers {
   #inOrder = [];
   #isNotifying = false;
   #changed;
-  /**
-   * As others see them, who may add and delete, too. A `Set` itself, whose methods are its own here: what
-   * is derived from `Set` cannot be copied and printed by test runners.
-   */
-  asSet = new Set();
+  /** See `asSet`. */
+  #set = null;
 
   constructor(changed) {
     this.#changed = changed;
-    const methods = {
-      add: (callback) => {
-        this.add(callback);
-        return this.asSet;
-      },
-      delete: (callback) => this.delete(callback),
-      clear: () => this.clear(),
-    };
-    for (const [name, value] of Object.entries(methods)) {
-      Object.defineProperty(this.asSet, name, { value, writable: true, configurable: true });
+  }
+
+  /**
+   * The callbacks as others see them, who may add and delete, too; made when first asked for. A `Set` itself,
+   * whose methods are its own here: what is derived from `Set` cannot be copied and printed by test runners.
+   */
+  get asSet() {
+    if (this.#set === null) {
+      const set = new Set(this.#byCallback.keys());
+      const methods = {
+        add: (callback) => {
+          this.add(callback);
+          return set;
+        },
+        delete: (callback) => this.delete(callback),
+        clear: () => this.clear(),
+      };
+      for (const [name, value] of Object.entries(methods)) {
+        Object.defineProperty(set, name, { value, writable: true, configurable: true });
+      }
+      this.#set = set;
     }
+    return this.#set;
   }
 
   get size() {
@@ -158,7 +167,7 @@ class Subscribers {
   /** `from` is the first event that is delivered. */
   add(callback, from = 0) {
     if (this.#byCallback.has(callback)) return;
-    Set.prototype.add.call(this.asSet, callback);
+    if (this.#set !== null) Set.prototype.add.call(this.#set, callback);
     const subscription = new Subscription(callback, from);
     this.#byCallback.set(callback, subscription);
     this.#inOrder.push(subscription);
@@ -168,7 +177,7 @@ class Subscribers {
   delete(callback) {
     const subscription = this.#byCallback.get(callback);
     if (!subscription) return false;
-    Set.prototype.delete.call(this.asSet, callback);
+    if (this.#set !== null) Set.prototype.delete.call(this.#set, callback);
     this.#byCallback.delete(callback);
     subscription.hasLeft = true;
     this.#tidy();
@@ -178,7 +187,7 @@ class Subscribers {
 
   clear() {
     for (const subscription of this.#byCallback.values()) subscription.hasLeft = true;
-    Set.prototype.clear.call(this.asSet);
+    if (this.#set !== null) Set.prototype.clear.call(this.#set);
     this.#byCallback.clear();
     this.#tidy();
     this.#changed();
@@ -246,7 +255,7 @@ class RunView {
     this.activeRun = new ActiveRun({
       handle,
       outcome: this.#outcome,
-      subscribers: this.subscribers.asSet,
+      subscribers: this.subscribers,
       events: () => this.#events(),
       glance: (read) => this.#glanceAt(read),
       abortController: () => this.#controller(),
