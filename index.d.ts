@@ -241,7 +241,8 @@ export interface UserMessage {
 }
 
 /**
- * Settings of the whole process. A run keeps those that it was started with.
+ * Settings of the whole process, all its threads and all copies of the package in it. A run keeps those that it was started
+ * with.
  *
  * Numbers are whole: times from 0 to 2147483647 ms, sizes from 1 byte on.
  */

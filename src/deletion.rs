@@ -2,7 +2,7 @@
 //!
 //! Each run's persistence holds an [`Author`] from the run's start until nothing of its answer will be
 //! written any more: beyond the run's end, while its message is looked after or could not be written
-//! yet. Whoever deletes the session takes back their leave to write, and waits until they are gone.
+//! yet. Whoever deletes the session takes back their permission to write, and waits until they are gone.
 //! It touches no file and stops no run.
 
 use crate::{session_id::SessionId, store::Store};
@@ -16,15 +16,15 @@ use tokio::sync::watch;
 /// The writer of one run's answer.
 #[derive(Debug)]
 pub struct Author {
-    run: u32,
     session: SessionId,
     is_discarded: watch::Receiver<bool>,
+    discard: Arc<watch::Sender<bool>>,
 }
 
 struct Entry {
     run: u32,
     store: Weak<Store>,
-    is_discarded: Arc<watch::Sender<bool>>,
+    discard: Arc<watch::Sender<bool>>,
 }
 
 static AUTHORS: Lazy<Mutex<HashMap<SessionId, Vec<Entry>>>> = Lazy::new(Mutex::default);
@@ -32,10 +32,11 @@ static AUTHORS: Lazy<Mutex<HashMap<SessionId, Vec<Entry>>>> = Lazy::new(Mutex::d
 impl Author {
     /// Of the run of this number, which writes into this store.
     pub fn new(run: u32, store: &Arc<Store>, session: &SessionId) -> Self {
-        let (sender, is_discarded) = watch::channel(false);
-        let entry = Entry { run, store: Arc::downgrade(store), is_discarded: Arc::new(sender) };
+        let (discard, is_discarded) = watch::channel(false);
+        let discard = Arc::new(discard);
+        let entry = Entry { run, store: Arc::downgrade(store), discard: Arc::clone(&discard) };
         authors().entry(session.clone()).or_default().push(entry);
-        Self { run, session: session.clone(), is_discarded }
+        Self { session: session.clone(), is_discarded, discard }
     }
 
     /// Whether the session was deleted: nothing is to be written any more.
@@ -56,7 +57,7 @@ impl Drop for Author {
     fn drop(&mut self) {
         let mut authors = authors();
         if let Some(entries) = authors.get_mut(&self.session) {
-            entries.retain(|entry| entry.run != self.run);
+            entries.retain(|entry| !Arc::ptr_eq(&entry.discard, &self.discard));
             if entries.is_empty() {
                 authors.remove(&self.session);
             }
@@ -64,7 +65,7 @@ impl Drop for Author {
     }
 }
 
-/// The authors whose leave to write was taken back.
+/// The authors whose permission to write was taken back.
 pub struct Discarded(Vec<(u32, Arc<watch::Sender<bool>>)>);
 
 /// From now on, the runs of this session begin no write into this store any more.
@@ -74,10 +75,10 @@ pub fn discard(store: &Arc<Store>, session: &SessionId) -> Discarded {
         let authors = authors();
         let entries = authors.get(session).into_iter().flatten();
         let meant = entries.filter(|entry| entry.store.ptr_eq(&store));
-        meant.map(|entry| (entry.run, Arc::clone(&entry.is_discarded))).collect::<Vec<_>>()
+        meant.map(|entry| (entry.run, Arc::clone(&entry.discard))).collect::<Vec<_>>()
     };
-    for (_, is_discarded) in &meant {
-        is_discarded.send_replace(true);
+    for (_, discard) in &meant {
+        discard.send_replace(true);
     }
     Discarded(meant)
 }
@@ -95,8 +96,8 @@ impl Discarded {
 
     /// Waits until they are gone, with the writes that they had begun.
     pub async fn gone(self) {
-        for (_, is_discarded) in self.0 {
-            is_discarded.closed().await;
+        for (_, discard) in self.0 {
+            discard.closed().await;
         }
     }
 }
