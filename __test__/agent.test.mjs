@@ -203,6 +203,22 @@ describe('the environment', () => {
     }
   });
 
+  better('takes away what agent.env takes away, also when no program could be given it', async () => {
+    useStore();
+    const own = process.env;
+    process.env = { ...own, TEST_EVIL: 'a\0b', TEST_ODD: Symbol('odd') };
+    let started;
+    try {
+      started = start({ ...agent('tells-how-it-was-started'), env: { TEST_EVIL: undefined, TEST_ODD: 'even' } });
+    } finally {
+      process.env = own;
+    }
+    const listener = listen(started.sessionId);
+    await listener.ended;
+    const { env } = JSON.parse(listener.text());
+    expect([env.TEST_EVIL, env.TEST_ODD]).toEqual([undefined, 'even']);
+  });
+
   better('has the values of another object as text, and no variable that is undefined', async () => {
     useStore();
     const own = process.env;

@@ -28,7 +28,7 @@ const HOSTILE = [
   ['a long string', () => 'x'.repeat(300_000)],
   ['a String object', () => new String('text')],
   ['an empty array', () => []],
-  ['a sparse array', () => [, 'a']], // eslint-disable-line no-sparse-arrays
+  ['a sparse array', () => [, 'a']],
   ['a huge sparse array', () => new Array(2 ** 32 - 1)],
   ['an array of anything', () => [{}, 5, null, Symbol('inner')]],
   ['an empty object', () => ({})],
@@ -37,7 +37,7 @@ const HOSTILE = [
   ['an object that has no text', () => ({ toString: throws, valueOf: throws, [Symbol.toPrimitive]: throws })],
   ['an object whose JSON is nothing', () => ({ id: 'x', toJSON: () => undefined })],
   ['an object whose JSON is text', () => ({ id: 'x', toJSON: () => 'a\nb' })],
-  ['an object whose JSON throws null', () => ({ id: 'x', toJSON: () => { throw null; } })], // eslint-disable-line no-throw-literal
+  ['an object whose JSON throws null', () => ({ id: 'x', toJSON: () => { throw null; } })],
   ['a circle', () => {
     const circle = { id: 'x' };
     circle.inner = circle;
