@@ -120,6 +120,11 @@ export interface AgentProcess {
  *
  * The events are freed when {@link Settings.cleanupGraceMs} is over, whoever holds the object. `eventBuffer` and
  * `accumulated` are empty from then on, unless one of them was read before.
+ *
+ * All members but `whenEnded` are own and enumerable, the module's in the module's order, so that a copy (`{ ...run }`) has
+ * them as they are at that moment; a `Proxy` of the object works. `JSON.stringify` writes them with the tool calls as an
+ * object by id, and `util.inspect` prints them; neither keeps the events. `structuredClone` throws a `DataCloneError` while
+ * callbacks are subscribed. Freezing the object, or writing to it, changes nothing of the run.
  */
 export interface ActiveRun {
   readonly sessionId: string;
@@ -129,7 +134,7 @@ export interface ActiveRun {
    * memory. To be read, not changed.
    */
   readonly eventBuffer: SseEvent[];
-  /** The callbacks that are subscribed, in the order in which they came. None once the run has ended. */
+  /** The callbacks that are subscribed, a `Set` in the order in which they came. Empty once the run has ended. */
   readonly subscribers: ReadonlySet<RunSubscriber>;
   /** The message so far. Its arrays and its map are made anew at each read. */
   readonly accumulated: AccumulatedMessage;
@@ -172,11 +177,15 @@ export interface AgentCommand {
    * an `agentSessionId` that is not given becomes nothing. @default []
    */
   args?: readonly string[];
-  /** Its working directory, relative to that of this process. @default the working directory of this process */
+  /**
+   * Its working directory, relative to that of this process. To be absolute where that has been deleted.
+   * @default the working directory of this process
+   */
   cwd?: string;
   /**
-   * Variables to add to `process.env` as it is at the call; `undefined` takes one away. `ACTIVE_RUNS_RUN` is set by this
-   * package: it marks the processes of a run. @default {}
+   * Variables to add to `process.env` as it is at the call; `undefined` takes one away. A NUL in a variable of either, which a
+   * worker's `process.env` may have, is an `INVALID_ARGUMENT`. `ACTIVE_RUNS_RUN` is set by this package: it marks the
+   * processes of a run. @default {}
    */
   env?: Readonly<Record<string, string | undefined>>;
 }
@@ -232,7 +241,8 @@ export interface UserMessage {
 }
 
 /**
- * Settings of the whole process. A run keeps those that it was started with.
+ * Settings of the whole process, all its threads and all copies of the package in it. A run keeps those that it was started
+ * with.
  *
  * Numbers are whole: times from 0 to 2147483647 ms, sizes from 1 byte on.
  */
@@ -362,7 +372,8 @@ export interface Stats {
 
 /**
  * The `code` of an error thrown by this package's functions, or with which a stream of theirs ends. Loading the package
- * throws an error with the code `UNSUPPORTED_PLATFORM` where there is no binary for the platform.
+ * throws an error with the code `UNSUPPORTED_PLATFORM` where there is no binary for the platform, and `INCOMPATIBLE_COPY`
+ * where the process has loaded a copy of another version before.
  */
 export type ErrorCode =
   /** An argument or setting has the wrong type or a value that is not allowed. The message begins with its name. */
@@ -553,7 +564,8 @@ export interface SessionEntry {
 export function readMessages(sessionId: string): Promise<StoredMessage[]>;
 
 /**
- * Replaces the messages whose ids are there, where they stand, and appends the others, all at once.
+ * Replaces the messages whose ids are there, where they stand, and appends the others, all at once. Each is written as
+ * `JSON.stringify` gives it; its id is the one in that.
  *
  * @param options `title`: the session's new title.
  * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
@@ -580,7 +592,10 @@ export function listSessions(): Promise<SessionEntry[]>;
 export function createSession(options?: { title?: string; filePath?: string }): Promise<SessionEntry>;
 
 /**
- * Removes a session from the index, and its file.
+ * Removes a session from the index, and its file. A run of it in this process is stopped first, as by {@link abortRun}:
+ * when the promise is fulfilled, the run and the processes that it had started have ended, its subscribers have had their
+ * `null`, and nothing of it will be written any more. Until {@link Settings.cleanupGraceMs} the run can still be replayed. A run
+ * that another server writes into the same store is not stopped, and makes the file anew.
  *
  * @returns Whether there was anything to remove.
  * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`

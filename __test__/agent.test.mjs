@@ -181,6 +181,60 @@ describe('the environment', () => {
     expect(Object.keys(process.env).filter((name) => name.startsWith('ACTIVE_RUNS_PROBE'))).toEqual([]);
   });
 
+  better.each([
+    ['the value', { TEST_EVIL: 'a\0TEST_INJECTED=yes' }, 'process.env["TEST_EVIL"]'],
+    ['the name', { 'TEST_EVIL=a\0TEST_INJECTED': 'yes' }, 'process.env["TEST_EVIL=a\\u0000TEST_INJECTED"]'],
+    ['the text', { TEST_EVIL: { toString: () => 'a\0TEST_INJECTED=yes' } }, 'process.env["TEST_EVIL"]'],
+    ['no text at all', { TEST_EVIL: Symbol('evil') }, 'process.env["TEST_EVIL"]'],
+  ])('injects no variable where another object is in the place of process.env: %s', (_, evil, name) => {
+    useStore();
+    const own = process.env;
+    for (const added of [undefined, {}]) {
+      const { sessionId, ...params } = { sessionId: newSession(), message: 'm', agent: { command: 'true', env: added } };
+      process.env = { ...own, ...evil };
+      try {
+        expect(() => runs.startRun({ sessionId, ...params })).toThrow(
+          expect.objectContaining({ code: 'INVALID_ARGUMENT', message: expect.stringContaining(`${name}: `) }),
+        );
+      } finally {
+        process.env = own;
+      }
+      expect(runs.getActiveRun(sessionId)).toBe(undefined);
+    }
+  });
+
+  better('takes away what agent.env takes away, also when no program could be given it', async () => {
+    useStore();
+    const own = process.env;
+    process.env = { ...own, TEST_EVIL: 'a\0b', TEST_ODD: Symbol('odd') };
+    let started;
+    try {
+      started = start({ ...agent('tells-how-it-was-started'), env: { TEST_EVIL: undefined, TEST_ODD: 'even' } });
+    } finally {
+      process.env = own;
+    }
+    const listener = listen(started.sessionId);
+    await listener.ended;
+    const { env } = JSON.parse(listener.text());
+    expect([env.TEST_EVIL, env.TEST_ODD]).toEqual([undefined, 'even']);
+  });
+
+  better('has the values of another object as text, and no variable that is undefined', async () => {
+    useStore();
+    const own = process.env;
+    process.env = { PATH: own.PATH, TEST_NUMBER: 5, TEST_NULL: null, TEST_NONE: undefined, TEST_EMPTY: '' };
+    let started;
+    try {
+      started = start(agent('tells-how-it-was-started'));
+    } finally {
+      process.env = own;
+    }
+    const listener = listen(started.sessionId);
+    await listener.ended;
+    const { ACTIVE_RUNS_RUN: _, ...told } = JSON.parse(listener.text()).env;
+    expect(told).toEqual({ PATH: own.PATH, TEST_NUMBER: '5', TEST_NULL: 'null', TEST_EMPTY: '' });
+  });
+
   it('decides by its PATH which node is found', async () => {
     useStore();
     const bin = temporaryFolder();

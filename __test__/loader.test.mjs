@@ -1,6 +1,6 @@
 // Finding the native binary, on this platform and on others, in a copy of the package without one.
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
@@ -88,5 +88,89 @@ describe('the loader', () => {
       console.log(process.report.excludeNetwork === before);`;
     const { stdout } = spawnSync(process.execPath, ['-e', program], { encoding: 'utf8' });
     expect(stdout.trim()).toBe('true');
+  });
+});
+
+describe('two copies of the package in one process', () => {
+  function installWithBinary() {
+    const folder = installWithoutBinary();
+    for (const file of readdirSync(root).filter((name) => name.endsWith('.node'))) cpSync(join(root, file), join(folder, file));
+    return folder;
+  }
+
+  /** Runs a program that has the folders of two copies, and a temporary one; what it prints, as JSON. */
+  function runWith(copies, body) {
+    const program = `
+      const { Worker } = require('node:worker_threads');
+      const { existsSync, readdirSync } = require('node:fs');
+      const [one, other, folder] = ${JSON.stringify([...copies, temporaryFolder()])};
+      process.env.HOME = folder + '/home';
+      /** Resolves with what \`body\` gives in a worker thread, where \`copy\` is that copy. */
+      const inWorker = (copy, body) => new Promise((resolve, reject) => {
+        const program = 'const copy = require(' + JSON.stringify(copy) + ');' +
+          'Promise.resolve((' + body + ')(copy)).then((value) => require("node:worker_threads").parentPort.postMessage(value));';
+        new Worker(program, { eval: true }).on('error', reject).on('message', resolve);
+      });
+      (async () => { ${body} })().then((value) => {
+        console.log(JSON.stringify(value ?? null));
+        process.exit();
+      });`;
+    const { stdout, stderr } = spawnSync(process.execPath, ['-e', program], { encoding: 'utf8' });
+    expect(stderr).toBe('');
+    return JSON.parse(stdout);
+  }
+
+  const LINE = JSON.stringify(JSON.stringify({ event: 'agent', stream: 'assistant', data: { delta: 'an answer' } }));
+
+  it('share settings, store, runs and numbers', () => {
+    const seen = runWith([installWithBinary(), installWithBinary()], `
+      const [a, b] = [require(one), require(other)];
+      b.configure({ storeDir: folder + '/store' });
+      b.persistUserMessage('s', { id: 'u', content: 'a question' });
+      const run = b.startRun({ sessionId: 's', message: 'm', agent: { command: 'echo', args: [${LINE}] } });
+      const stats = [a.stats().runs, b.stats().runs];
+      await run.whenEnded;
+      return {
+        storeDir: a.configure().storeDir === folder + '/store',
+        stats,
+        isSame: a.getActiveRun('s') === run,
+        roles: (await a.readMessages('s')).map(({ role }) => role),
+        hasDefaultStore: existsSync(process.env.HOME),
+      };`);
+    const running = { running: 1, completed: 0, error: 0 };
+    expect(seen).toEqual({
+      storeDir: true,
+      stats: [running, running],
+      isSame: true,
+      roles: ['user', 'assistant'],
+      hasDefaultStore: false,
+    });
+  });
+
+  it('share them between the main thread and workers, whichever was first', () => {
+    const look = `
+      const a = require(one);
+      a.configure({ storeDir: folder });
+      const run = a.startRun({ sessionId: 's', message: 'm', agent: { command: 'sleep', args: ['1000'] } });
+      const seen = await inWorker(other, '(copy) => [copy.configure().storeDir, copy.hasActiveRun("s"), copy.abortRun("s")]');
+      await run.whenEnded;
+      return [seen[0] === folder, ...seen.slice(1), run.end.reason];`;
+    const copies = [installWithBinary(), installWithBinary()];
+    expect(runWith(copies, look)).toEqual([true, true, true, 'aborted']);
+    expect(runWith(copies, `await inWorker(other, '() => 0'); ${look}`)).toEqual([true, true, true, 'aborted']);
+  });
+
+  it('do not load where they are of different versions, and say so', () => {
+    const [newer, older] = [installWithBinary(), installWithBinary()];
+    const path = join(newer, 'lib', 'binding.js');
+    const source = readFileSync(path, 'utf8');
+    const changed = source.replace(/const INTERFACE = \d+;/, 'const INTERFACE = 1_000_000;');
+    expect(changed).not.toBe(source);
+    writeFileSync(path, changed);
+    const error = runWith([newer, older], `
+      require(other);
+      try { require(one); } catch (error) { return { isError: error instanceof Error, code: error.code, message: error.message }; }`);
+    expect(error).toMatchObject({ isError: true, code: 'INCOMPATIBLE_COPY' });
+    expect(error.message).toContain(older);
   });
 });

@@ -1,8 +1,8 @@
 // The session files as an app's routes use them: read, written and listed without file code.
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { createSession, deleteSession, listSessions, readMessages, upsertMessages } from '../index.js';
-import { newSession, puppet, runs, start, until, useStore } from './helpers/index.mjs';
+import { agent, isAlive, listen, newSession, puppet, runs, sh, start, textLine, until, useStore } from './helpers/index.mjs';
 
 const rejects = (promise, code, message = /./) =>
   expect(promise).rejects.toEqual(expect.objectContaining({ code, message: expect.stringMatching(message) }));
@@ -106,6 +106,18 @@ describe('readMessages', () => {
     expect(await readMessages(newSession())).toEqual([]);
   });
 
+  it('gives the first message of a file that begins with a byte order mark', async () => {
+    const store = useStore();
+    const lines = ['{"id":"u1","content":"x"}', '{"id":"u2","content":"y"}'];
+    store.write('s', `\ufeff${lines.join('\n')}\n`);
+    expect(await readMessages('s')).toEqual(lines.map((line) => JSON.parse(line)));
+    runs.persistUserMessage('s', { id: 'u1', content: 'again' });
+    runs.persistUserMessage('s', { id: 'u3', content: 'z' });
+    expect((await readMessages('s')).map(({ id }) => id)).toEqual(['u1', 'u2', 'u3']);
+    await upsertMessages('s', [{ id: 'u1', content: 'changed' }]);
+    expect(await readMessages('s')).toMatchObject([{ id: 'u1', content: 'changed' }, { id: 'u2' }, { id: 'u3' }]);
+  });
+
   it('says what is in the way', async () => {
     const store = useStore();
     mkdirSync(store.path('s'));
@@ -123,6 +135,96 @@ describe('deleteSession', () => {
     expect(existsSync(store.path(id))).toBe(false);
     expect((await listSessions()).map((entry) => entry.id)).toEqual([other.id]);
     expect(await deleteSession(id)).toBe(false);
+  });
+
+  /** Waits until nothing of the session's run can be written any more, and expects that nothing was. */
+  async function staysDeleted(store, id) {
+    await until(() => runs.getActiveRun(id) === undefined, 'the grace period ended');
+    expect(existsSync(store.path(id))).toBe(false);
+    expect(await listSessions()).toEqual([]);
+  }
+
+  it('stops the run, waits for its end, and nothing of it is written any more', async () => {
+    const store = useStore({ persistIntervalMs: 0, cleanupGraceMs: 200 });
+    const { id } = await createSession();
+    const { run } = start(sh(`while :; do printf %s "$1"; sleep 0.01; done`, textLine('x')), { sessionId: id });
+    const listener = listen(id);
+    const stream = new Response(runs.createRunStream(id)).text();
+    await until(() => runs.stats().flushes.written > 0 && existsSync(store.path(id)), 'the answer was written');
+    const { pid } = run.childProcess;
+    expect(await deleteSession(id)).toBe(true);
+    expect(run.end).toMatchObject({ reason: 'aborted' });
+    expect(listener.events.at(-1)).toBe(null);
+    expect(isAlive(pid)).toBe(false);
+    expect(existsSync(store.path(id))).toBe(false);
+    expect(await stream).toContain('"delta":"x"');
+    await staysDeleted(store, id);
+  });
+
+  it('waits for what the agent has started, also when that ignores SIGTERM', async () => {
+    const store = useStore({ killAfterMs: 50, cleanupGraceMs: 200 });
+    const { id } = await createSession();
+    start(agent('stubborn-family'), { sessionId: id });
+    const listener = listen(id);
+    const pids = await until(() => {
+      const found = listener.text().match(/\d+/g) ?? [];
+      return found.length === 3 && found.map(Number);
+    }, 'all of the family were there');
+    expect(await deleteSession(id)).toBe(true);
+    expect(pids.filter(isAlive)).toEqual([]);
+    await staysDeleted(store, id);
+  });
+
+  it.each([
+    ['aborted', (id) => runs.abortRun(id)],
+    ['not started yet', () => {}],
+  ])('holds for a run that is %s in the same tick', async (_, stop) => {
+    const store = useStore({ persistIntervalMs: 0, cleanupGraceMs: 200 });
+    const { id } = await createSession();
+    const { run } = start(agent('says-and-waits', 'x'), { sessionId: id });
+    stop(id);
+    expect(await deleteSession(id)).toBe(true);
+    expect(run.end).toMatchObject({ reason: 'aborted' });
+    await staysDeleted(store, id);
+  });
+
+  it('holds for an answer that could not be written before', async () => {
+    const store = useStore({ cleanupGraceMs: 1_000 });
+    const { id } = await createSession();
+    rmSync(store.path(id));
+    mkdirSync(store.path(id));
+    start(agent('says', 'x'), { sessionId: id });
+    await listen(id).ended;
+    expect(runs.stats().flushes.failed).toBeGreaterThan(0);
+    rmSync(store.path(id), { recursive: true });
+    expect(await deleteSession(id)).toBe(true);
+    await staysDeleted(store, id);
+  });
+
+  it('lets the session be used anew at once', async () => {
+    const store = useStore({ cleanupGraceMs: 200 });
+    const { id } = await createSession();
+    start(agent('says-and-waits', 'old'), { sessionId: id });
+    await listen(id).has('old');
+    expect(await deleteSession(id)).toBe(true);
+    start(agent('says', 'new'), { sessionId: id });
+    await listen(id).ended;
+    expect(store.messages(id)).toMatchObject([{ content: 'new' }]);
+  });
+
+  it('leaves a run of the same session in another store alone', async () => {
+    const first = useStore();
+    const told = await puppet();
+    const { sessionId, run } = start(told.agent);
+    const second = useStore();
+    runs.persistUserMessage(sessionId, { id: 'u', content: 'x' });
+    expect(await deleteSession(sessionId)).toBe(true);
+    expect(existsSync(second.path(sessionId))).toBe(false);
+    expect(run.status).toBe('running');
+    await told.say('x');
+    await told.exit();
+    await run.whenEnded;
+    expect(first.messages(sessionId)).toMatchObject([{ content: 'x' }]);
   });
 });
 

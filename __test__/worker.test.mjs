@@ -65,6 +65,25 @@ it("the agent of a worker's run gets the worker's environment", async () => {
   expect(process.env.TEST_MARK).toBe(undefined);
 });
 
+it("a NUL in a worker's process.env is an error that names the variable", async () => {
+  useStore();
+  const program = `
+    import { parentPort } from 'node:worker_threads';
+    import { createRequire } from 'node:module';
+    const runs = createRequire(${JSON.stringify(modulePath)})(${JSON.stringify(modulePath)});
+    process.env.TEST_EVIL = 'a\\0TEST_INJECTED=yes';
+    try {
+      runs.startRun({ sessionId: 'evil', message: 'm', agent: { command: 'true' } });
+      parentPort.postMessage('started');
+    } catch ({ code, message }) {
+      parentPort.postMessage({ code, message, run: runs.getActiveRun('evil') ?? null });
+    }`;
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`));
+  onTestFinished(() => void worker.terminate());
+  const [seen] = await once(worker, 'message');
+  expect(seen).toEqual({ code: 'INVALID_ARGUMENT', message: expect.stringMatching(/^process\.env\["TEST_EVIL"\]: /), run: null });
+});
+
 it('a worker terminated in mid-run takes neither the run nor the process with it', async () => {
   const store = useStore();
   const told = await puppet();

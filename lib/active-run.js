@@ -4,6 +4,8 @@
 // been told of it. Its fields change between ticks of the event loop, never within one.
 
 const { constants } = require('node:os');
+const { inspect } = require('node:util');
+const { shown: shownValue } = require('./arguments.js');
 const { invalidArgument } = require('./errors.js');
 
 const SIGNALS = constants.signals;
@@ -13,7 +15,7 @@ function signalNumber(signal) {
   // 0 only asks whether there is anybody to signal.
   const isName = typeof signal === 'string' && Object.hasOwn(SIGNALS, signal);
   const isKnown = signal === 0 || SIGNAL_NUMBERS.has(signal) || isName;
-  if (!isKnown) throw invalidArgument('signal', `${String(signal)} is unknown`);
+  if (!isKnown) throw invalidArgument('signal', `${shownValue(signal)} is unknown`);
   return isName ? SIGNALS[signal] : signal;
 }
 
@@ -22,112 +24,159 @@ function signalName(number) {
   return name ?? `SIG${number}`;
 }
 
+/** Names what is behind an object that is shown. Not private fields: those cannot be read through a `Proxy`. */
+const STATE = Symbol('state');
+
+/**
+ * Properties that are the object's own and enumerable, as those of a plain object are, and are read
+ * when somebody asks for them. `readers` are given the object's state. Like a plain object's they can
+ * be written to, which changes that object alone.
+ */
+function liveProperties(readers) {
+  const descriptors = {};
+  for (const [name, read] of Object.entries(readers)) {
+    descriptors[name] = {
+      get() {
+        return read(this[STATE]);
+      },
+      set(value) {
+        Object.defineProperty(this, name, { value, writable: true, enumerable: true, configurable: true });
+      },
+      enumerable: true,
+      configurable: true,
+    };
+  }
+  return descriptors;
+}
+
+/** The values at this moment, for which the events are not kept: most who print a run never read it again. */
+function valuesNow(object) {
+  return object[STATE].glance(() => ({ ...object }));
+}
+
+/** For `util.inspect`, which shows no getter's value: an object of the same class with these values. */
+function shown(object, values) {
+  const copy = Object.create(Object.getPrototypeOf(object));
+  // Else it would be asked again how it is to be shown.
+  Object.defineProperty(copy, inspect.custom, { value: undefined });
+  return Object.assign(copy, values);
+}
+
+const AGENT_PROCESS = liveProperties({ pid: ({ handle }) => handle.pid ?? undefined });
+
 /** The agent's process. */
 class AgentProcess {
-  #handle;
-
   constructor(handle) {
-    this.#handle = handle;
-  }
-
-  get pid() {
-    return this.#handle.pid ?? undefined;
+    Object.defineProperty(this, STATE, { value: { handle } });
+    Object.defineProperties(this, AGENT_PROCESS);
   }
 
   kill(signal = 'SIGTERM') {
-    return this.#handle.kill(signalNumber(signal));
+    return this[STATE].handle.kill(signalNumber(signal));
+  }
+
+  [inspect.custom]() {
+    return shown(this, { ...this });
   }
 }
+
+const isText = ({ type }) => type === 'text-delta';
+/** Without the status lines ("Preparing response..."), whose parts have other ids. */
+const isReasoning = ({ type, id }) => type === 'reasoning-delta' && id.startsWith('reasoning-');
+
+function deltasOf(events, isMeant) {
+  return events.filter(isMeant).map(({ delta }) => delta);
+}
+
+function toolCallsOf(events) {
+  const calls = new Map();
+  for (const event of events) {
+    const { type, toolCallId } = event;
+    if (type === 'tool-input-available') {
+      calls.set(toolCallId, { toolName: event.toolName, args: event.input });
+    } else if (type === 'tool-output-available' && calls.has(toolCallId)) {
+      calls.get(toolCallId).output = event.output;
+    } else if (type === 'tool-output-error' && calls.has(toolCallId)) {
+      calls.get(toolCallId).errorText = event.errorText;
+    }
+  }
+  return calls;
+}
+
+const ACCUMULATED_MESSAGE = liveProperties({
+  textParts: ({ events }) => deltasOf(events(), isText),
+  reasoningParts: ({ events }) => deltasOf(events(), isReasoning),
+  toolCalls: ({ events }) => toolCallsOf(events()),
+});
 
 /** The message so far, derived from the events when it is asked for. */
 class AccumulatedMessage {
-  #handle;
-  #events;
-
-  constructor(handle, events) {
-    this.#handle = handle;
+  constructor(state) {
+    Object.defineProperty(this, STATE, { value: state });
+    this.id = state.handle.messageId;
     this.role = 'assistant';
-    this.#events = events;
+    Object.defineProperties(this, ACCUMULATED_MESSAGE);
   }
 
-  get id() {
-    return this.#handle.messageId;
+  /** The tool calls as an object: a map has no JSON. */
+  toJSON() {
+    const values = valuesNow(this);
+    const { toolCalls } = values;
+    return toolCalls instanceof Map ? { ...values, toolCalls: Object.fromEntries(toolCalls) } : values;
   }
 
-  get textParts() {
-    return this.#deltas('text-delta', '');
-  }
-
-  /** Without the status lines ("Preparing response..."), whose parts have other ids. */
-  get reasoningParts() {
-    return this.#deltas('reasoning-delta', 'reasoning-');
-  }
-
-  get toolCalls() {
-    const calls = new Map();
-    for (const event of this.#events()) {
-      const { type, toolCallId } = event;
-      if (type === 'tool-input-available') {
-        calls.set(toolCallId, { toolName: event.toolName, args: event.input });
-      } else if (type === 'tool-output-available' && calls.has(toolCallId)) {
-        calls.get(toolCallId).output = event.output;
-      } else if (type === 'tool-output-error' && calls.has(toolCallId)) {
-        calls.get(toolCallId).errorText = event.errorText;
-      }
-    }
-    return calls;
-  }
-
-  #deltas(type, idPrefix) {
-    const deltas = [];
-    for (const event of this.#events()) {
-      if (event.type === type && event.id.startsWith(idPrefix)) deltas.push(event.delta);
-    }
-    return deltas;
+  [inspect.custom]() {
+    return shown(this, valuesNow(this));
   }
 }
 
-class ActiveRun {
-  #handle;
-  #events;
-  #abortController = null;
-  #whenEnded;
-
-  constructor({ handle, subscribers, events, whenEnded }) {
-    this.#handle = handle;
-    this.#events = events;
-    this.#whenEnded = whenEnded;
-    this.sessionId = handle.sessionId;
-    this.childProcess = new AgentProcess(handle);
-    this.subscribers = subscribers;
-    this.accumulated = new AccumulatedMessage(handle, events);
-    this.status = 'running';
-    this.startedAt = handle.startedAt;
-    this.exitCode = null;
-    this.end = null;
-  }
-
-  /** Fulfilled with `end` once the subscribers have been told. Never rejected. */
-  get whenEnded() {
-    return this.#whenEnded();
-  }
-
-  get lastLineAt() {
-    return this.#handle.lastLineAt ?? null;
-  }
-
-  /** Aborting it stops the agent. Made when first asked for: most runs are never aborted. */
-  get abortController() {
-    if (this.#abortController === null) {
-      this.#abortController = new AbortController();
-      this.#abortController.signal.addEventListener('abort', () => this.#handle.abort(), { once: true });
-    }
-    return this.#abortController;
-  }
-
+const BEFORE_STARTED_AT = liveProperties({
+  childProcess: (state) => (state.childProcess ??= new AgentProcess(state.handle)),
   /** All events so far. Made when first asked for, kept up to date from then on. */
-  get eventBuffer() {
-    return this.#events();
+  eventBuffer: ({ events }) => events(),
+  subscribers: ({ subscribers }) => subscribers.asSet,
+  accumulated: (state) => (state.accumulated ??= new AccumulatedMessage(state)),
+  status: ({ outcome }) => outcome.status,
+});
+const AFTER_STARTED_AT = liveProperties({
+  exitCode: ({ outcome }) => outcome.end?.exitCode ?? null,
+  abortController: ({ abortController }) => abortController(),
+  // What the module does not have.
+  end: ({ outcome }) => outcome.end,
+  lastLineAt: ({ handle }) => handle.lastLineAt ?? null,
+});
+
+class ActiveRun {
+  /**
+   * `outcome` has `status` and `end`, which change when the run ends; `events` gives all events so far
+   * and keeps them, but for what is called by `glance`; `abortController` and `whenEnded` give theirs.
+   */
+  constructor(state) {
+    Object.defineProperty(this, STATE, { value: { ...state, childProcess: null, accumulated: null } });
+    // In the module's order.
+    this.sessionId = state.handle.sessionId;
+    Object.defineProperties(this, BEFORE_STARTED_AT);
+    this.startedAt = state.handle.startedAt;
+    Object.defineProperties(this, AFTER_STARTED_AT);
+  }
+
+  /**
+   * Fulfilled with `end` once the subscribers have been told. Never rejected. Not enumerable, because
+   * reading it keeps the process alive: not everybody who copies a run waits for its end.
+   */
+  get whenEnded() {
+    return this[STATE].whenEnded();
+  }
+
+  toJSON() {
+    const values = valuesNow(this);
+    // Of itself it shows nothing as JSON, and a copy of it, as a test runner makes one, cannot be printed.
+    values.abortController = { signal: { aborted: values.abortController?.signal?.aborted } };
+    return values;
+  }
+
+  [inspect.custom]() {
+    return shown(this, valuesNow(this));
   }
 }
 

@@ -9,6 +9,15 @@ function typeName(value) {
   return Array.isArray(value) ? 'an array' : typeof value;
 }
 
+/** A value as an error's message shows it, whatever it is. */
+function shown(value) {
+  try {
+    return String(value);
+  } catch {
+    return typeName(value);
+  }
+}
+
 /** A string, of which NUL may not be a part when it goes to a program. */
 function checkString(name, value, { nul = true } = {}) {
   if (typeof value !== 'string') {
@@ -18,6 +27,12 @@ function checkString(name, value, { nul = true } = {}) {
     throw invalidArgument(name, 'has a NUL character, which no program can be given');
   }
   return value;
+}
+
+function checkSessionId(value) {
+  if (checkString('sessionId', value).isWellFormed()) return value;
+  const message = `sessionId: ${JSON.stringify(value.slice(0, 60))} has half a surrogate pair, which no file name can have`;
+  throw Object.assign(new Error(message), { code: 'INVALID_SESSION_ID' });
 }
 
 function checkOptionalString(name, value, options) {
@@ -41,7 +56,7 @@ function checkFunction(name, value) {
 /** A whole number within these bounds. */
 function checkInteger(name, value, least, most) {
   if (!Number.isInteger(value) || value < least || value > most) {
-    throw invalidArgument(name, `must be a whole number from ${least} to ${most}, not ${String(value)}`);
+    throw invalidArgument(name, `must be a whole number from ${least} to ${most}, not ${shown(value)}`);
   }
   return value;
 }
@@ -52,7 +67,13 @@ function checkOptionalInteger(name, value, least, most) {
 
 function checkStrings(name, value) {
   if (!Array.isArray(value)) throw invalidArgument(name, `must be an array, not ${typeName(value)}`);
-  return value.map((item, index) => checkString(`${name}[${index}]`, item, { nul: false }));
+  // By index, because `map` would pass over what is missing.
+  const { length } = value;
+  const strings = [];
+  for (let index = 0; index < length; index++) {
+    strings.push(checkString(`${name}[${index}]`, value[index], { nul: false }));
+  }
+  return strings;
 }
 
 /** Refuses members that have no meaning, so that a slip of the pen does not pass unseen. */
@@ -64,6 +85,30 @@ function checkKeys(name, value, allowed) {
   }
 }
 
+/** The text of a value as JSON. */
+function toJson(name, value) {
+  let text;
+  try {
+    text = JSON.stringify(value);
+  } catch (error) {
+    throw invalidArgument(name, `cannot be written as JSON: ${shown(error?.message ?? error)}`);
+  }
+  if (text === undefined) throw invalidArgument(name, 'gives nothing as JSON');
+  return text;
+}
+
+/**
+ * The working directory of this process, against which paths are resolved. `name` is the argument that
+ * needs it.
+ */
+function workingDirectory(name) {
+  try {
+    return process.cwd();
+  } catch (error) {
+    throw invalidArgument(name, `needs a working directory, and that of this process is gone (${error.code})`);
+  }
+}
+
 module.exports = {
   checkFunction,
   checkInteger,
@@ -71,6 +116,10 @@ module.exports = {
   checkObject,
   checkOptionalInteger,
   checkOptionalString,
+  checkSessionId,
   checkString,
   checkStrings,
+  shown,
+  toJson,
+  workingDirectory,
 };

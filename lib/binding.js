@@ -1,6 +1,9 @@
 'use strict';
 
-// Finds the native binary: one that was built here, else the platform's package.
+// Finds the native binary: one that was built here, else the platform's package; and, where another copy
+// of this package has loaded its own before, that one.
+
+const { createRequire } = require('node:module');
 
 // Each name is written out, so that tools which trace what a program needs (Next.js' standalone
 // output) see it.
@@ -68,4 +71,31 @@ function load() {
   throw Object.assign(new Error(message), { code: 'UNSUPPORTED_PLATFORM' });
 }
 
-module.exports = load();
+/** As `INTERFACE` in `src/copies.rs` has it: what this JavaScript expects of a native part. */
+const INTERFACE = 1;
+
+function incompatible(path, reason) {
+  const message =
+    `active-runs: ${path ?? 'the native part of this package'}, which this process has loaded before, ${reason}. ` +
+    'A process has one set of runs, settings and stores, so all copies of the package in it must be of one version: ' +
+    'install it once (`npm ls active-runs`), and restart the process after an update.';
+  return Object.assign(new Error(message), { code: 'INCOMPATIBLE_COPY' });
+}
+
+/**
+ * Of several copies of the package in a process, all use the native part that was loaded first, in
+ * whatever thread: runs, settings and stores are in its memory.
+ */
+function firstLoaded(own) {
+  const { path, interface: version } = own.firstCopy?.() ?? {};
+  if (version !== INTERFACE) throw incompatible(path, 'is of another version');
+  if (path === undefined || path === null) return own;
+  try {
+    // Not `require`, which a bundler would take for its own business.
+    return createRequire(path)(path);
+  } catch (error) {
+    throw incompatible(path, `cannot be used by another copy (${error.message})`);
+  }
+}
+
+module.exports = firstLoaded(load());

@@ -46,6 +46,8 @@ class Hub {
     const view = this.#views.get(sessionId);
     // While it is running as seen from here, no other run can have taken its place.
     if (view?.isRunning) return view;
+    // Natively, half a surrogate pair would become a character that another id may have.
+    if (!sessionId.isWellFormed()) return undefined;
     const id = this.#bell.findId(sessionId);
     // One that has just been forgotten is there until this realm is told so.
     if (view && (id === null || id === view.id)) return view;
@@ -56,7 +58,7 @@ class Hub {
   /** Callbacks that are subscribed, and streams that are open, in this realm. */
   get subscribers() {
     let count = 0;
-    for (const view of this.#views.values()) count += view.activeRun.subscribers.size + view.readers.size;
+    for (const view of this.#views.values()) count += view.subscribers.size + view.readers.size;
     return count;
   }
 

@@ -125,9 +125,34 @@ class Subscribers {
   #inOrder = [];
   #isNotifying = false;
   #changed;
+  /** See `asSet`. */
+  #set = null;
 
   constructor(changed) {
     this.#changed = changed;
+  }
+
+  /**
+   * The callbacks as others see them, who may add and delete, too; made when first asked for. A `Set` itself,
+   * whose methods are its own here: what is derived from `Set` cannot be copied and printed by test runners.
+   */
+  get asSet() {
+    if (this.#set === null) {
+      const set = new Set(this.#byCallback.keys());
+      const methods = {
+        add: (callback) => {
+          this.add(callback);
+          return set;
+        },
+        delete: (callback) => this.delete(callback),
+        clear: () => this.clear(),
+      };
+      for (const [name, value] of Object.entries(methods)) {
+        Object.defineProperty(set, name, { value, writable: true, configurable: true });
+      }
+      this.#set = set;
+    }
+    return this.#set;
   }
 
   get size() {
@@ -139,12 +164,10 @@ class Subscribers {
     return this.#inOrder.length === 1 && !this.#inOrder[0].hasLeft ? this.#inOrder[0] : null;
   }
 
-  has(callback) {
-    return this.#byCallback.has(callback);
-  }
-
-  add(callback, from) {
+  /** `from` is the first event that is delivered. */
+  add(callback, from = 0) {
     if (this.#byCallback.has(callback)) return;
+    if (this.#set !== null) Set.prototype.add.call(this.#set, callback);
     const subscription = new Subscription(callback, from);
     this.#byCallback.set(callback, subscription);
     this.#inOrder.push(subscription);
@@ -154,6 +177,7 @@ class Subscribers {
   delete(callback) {
     const subscription = this.#byCallback.get(callback);
     if (!subscription) return false;
+    if (this.#set !== null) Set.prototype.delete.call(this.#set, callback);
     this.#byCallback.delete(callback);
     subscription.hasLeft = true;
     this.#tidy();
@@ -163,6 +187,7 @@ class Subscribers {
 
   clear() {
     for (const subscription of this.#byCallback.values()) subscription.hasLeft = true;
+    if (this.#set !== null) Set.prototype.clear.call(this.#set);
     this.#byCallback.clear();
     this.#tidy();
     this.#changed();
@@ -189,26 +214,6 @@ class Subscribers {
     if (this.#isNotifying || this.#inOrder.length < 2 * this.#byCallback.size) return;
     if (this.#inOrder.length > this.#byCallback.size) this.#inOrder = [...this.#byCallback.values()];
   }
-
-  forEach(callback, thisArgument) {
-    for (const key of this.keys()) callback.call(thisArgument, key, key, this);
-  }
-
-  keys() {
-    return this.#byCallback.keys();
-  }
-
-  values() {
-    return this.keys();
-  }
-
-  *entries() {
-    for (const key of this.keys()) yield [key, key];
-  }
-
-  [Symbol.iterator]() {
-    return this.keys();
-  }
 }
 
 class RunView {
@@ -224,14 +229,21 @@ class RunView {
   #onHoldChange;
   #onNews;
   #isHeld = false;
+  /** How the run ended, as seen from here. */
+  #outcome = { status: 'running', end: null };
+  #abortController = null;
+  /** While somebody looks at the run once: the events that this has made, if any. */
+  #glance = null;
   /** By protocol, the frames that were read last for all who stood at the same place. */
   #live = { module: null, aiSdk: null };
   /** Those who read it as bytes and are neither at their end nor closed. */
   readers = new Set();
   /** How often there was news. */
   newsCount = 0;
-  /** As seen from here; `activeRun.status` tells it to others, who may write to it. */
+  /** As seen from here. */
   isRunning = true;
+  /** The callbacks that are subscribed. */
+  subscribers = new Subscribers(() => this.updateHold());
 
   constructor(handle, isOwn, { onHoldChange, onNews }) {
     this.id = handle.id;
@@ -242,18 +254,19 @@ class RunView {
     this.#isOwn = isOwn;
     this.#onHoldChange = onHoldChange;
     this.#onNews = onNews;
+    this.sessionId = handle.sessionId;
+    // What others do to it changes nothing here.
     this.activeRun = new ActiveRun({
       handle,
-      subscribers: new Subscribers(() => this.updateHold()),
+      outcome: this.#outcome,
+      subscribers: this.subscribers,
       events: () => this.#events(),
-      whenEnded: () => this.#whenEnded(),
+      glance: (read) => this.#glanceAt(read),
+      abortController: () => this.#controller(),
+      whenEnded: () => this.whenEnded(),
     });
     // A run of another copy that was over when this one met it.
     if (handle.wasOver) this.#setOutcome();
-  }
-
-  get sessionId() {
-    return this.activeRun.sessionId;
   }
 
   /** Whether the run is over and no longer to be found natively. */
@@ -261,11 +274,25 @@ class RunView {
     return !this.isRunning && this.#handle.hasLeft;
   }
 
+  /** Whether the run is over, though this realm may still have to be told of its end. */
+  get isOver() {
+    return this.#handle.end !== null;
+  }
+
   abort() {
     // First: an agent that is not executed by now never is.
     this.#handle.abort();
     // Which stops the run once more, and that is nothing.
-    this.activeRun.abortController.abort();
+    this.#controller().abort();
+  }
+
+  /** Aborting it stops the agent. Made when first asked for: most runs are never aborted. */
+  #controller() {
+    if (this.#abortController === null) {
+      this.#abortController = new AbortController();
+      this.#abortController.signal.addEventListener('abort', () => this.#handle.abort(), { once: true });
+    }
+    return this.#abortController;
   }
 
   /** Replays what this realm has been told so far, then adds the callback to the subscribers. */
@@ -275,7 +302,7 @@ class RunView {
       callback(null);
       return () => {};
     }
-    const { subscribers } = this.activeRun;
+    const { subscribers } = this;
     subscribers.add(callback, replay ? this.#seen : 0);
     return () => {
       subscribers.delete(callback);
@@ -331,11 +358,11 @@ class RunView {
 
   /** Whether anybody here wants the events as objects. */
   get isWatched() {
-    return this.#buffer !== null || this.activeRun.subscribers.size > 0;
+    return this.#buffer !== null || this.subscribers.size > 0;
   }
 
   #deliverBatch() {
-    const { subscribers } = this.activeRun;
+    const { subscribers } = this;
     this.#reader.pull(BATCH);
     const state = liveCodes[STATE];
     for (let left = liveCodes[COUNT]; left > 0; ) {
@@ -354,7 +381,7 @@ class RunView {
 
   /** Tells the only subscriber, in its context, for as long as it is. Returns how many events are left. */
   #tellOnly(only, left) {
-    const { subscribers } = this.activeRun;
+    const { subscribers } = this;
     const { callback, from } = only;
     while (left > 0 && subscribers.only === only) {
       const event = this.#reader.next();
@@ -393,7 +420,7 @@ class RunView {
 
   /** Keeps the process alive while the run runs and is this realm's, by start, subscription or await. */
   updateHold() {
-    const isWanted = this.#isOwn || this.activeRun.subscribers.size > 0 || this.#ended !== null;
+    const isWanted = this.#isOwn || this.subscribers.size > 0 || this.#ended !== null;
     const isHeld = this.isRunning && isWanted;
     if (isHeld === this.#isHeld) return;
     this.#isHeld = isHeld;
@@ -402,41 +429,56 @@ class RunView {
 
   #end() {
     this.#setOutcome();
-    const { subscribers } = this.activeRun;
+    const { subscribers } = this;
     // Before the news: a callback may start the session's next run.
     this.updateHold();
     subscribers.notify(null, this.#seen);
     subscribers.clear();
-    this.#ended?.resolve(this.activeRun.end);
+    this.#ended?.resolve(this.#outcome.end);
   }
 
   #setOutcome() {
     const values = this.#handle.end;
     this.isRunning = false;
-    this.activeRun.status = values.isError ? 'error' : 'completed';
-    this.activeRun.end = runEnd(values);
-    this.activeRun.exitCode = this.activeRun.end.exitCode;
+    this.#outcome.status = values.isError ? 'error' : 'completed';
+    this.#outcome.end = runEnd(values);
   }
 
-  #whenEnded() {
+  /** The promise of the run's end, which keeps the process alive until then. */
+  whenEnded() {
     if (this.#ended === null) {
       this.#ended = {};
       this.#ended.promise = new Promise((resolve) => {
         this.#ended.resolve = resolve;
       });
       if (this.isRunning) this.updateHold();
-      else this.#ended.resolve(this.activeRun.end);
+      else this.#ended.resolve(this.#outcome.end);
     }
     return this.#ended.promise;
   }
 
   #events() {
-    if (this.#buffer === null) {
-      const buffer = [];
-      this.#replay((event) => buffer.push(event));
-      this.#buffer = buffer;
-    }
+    if (this.#buffer !== null) return this.#buffer;
+    if (this.#glance !== null) return (this.#glance.events ??= this.#collect());
+    this.#buffer = this.#collect();
     return this.#buffer;
+  }
+
+  #collect() {
+    const events = [];
+    this.#replay((event) => events.push(event));
+    return events;
+  }
+
+  /** Calls `read`, for which the events are not kept. */
+  #glanceAt(read) {
+    const outer = this.#glance;
+    this.#glance ??= { events: null };
+    try {
+      return read();
+    } finally {
+      this.#glance = outer;
+    }
   }
 
   #replay(onEvent) {

@@ -1,14 +1,16 @@
 'use strict';
 
-const { resolve } = require('node:path');
+const { isAbsolute, resolve } = require('node:path');
 const {
   checkFunction,
   checkKeys,
   checkObject,
   checkOptionalInteger,
   checkOptionalString,
+  checkSessionId,
   checkString,
   checkStrings,
+  workingDirectory,
 } = require('./arguments.js');
 const { environment } = require('./environment.js');
 const { invalidArgument } = require('./errors.js');
@@ -16,21 +18,19 @@ const { getHub } = require('./hub.js');
 const { LONGEST_MS, checkErrors, defaultStoreDir } = require('./settings.js');
 
 function startRun(params) {
-  checkObject('params', params);
+  // Each member is read once: what was checked is what is used.
+  const { sessionId, message, agentSessionId, agent, errors, maxSilenceMs, maxRunMs } = checkObject('params', params);
+  checkSessionId(sessionId);
   const hub = getHub();
-  const sessionId = checkString('sessionId', params.sessionId);
-  const { agent, env } = readAgent(params.agent);
   const values = {
     sessionId,
-    message: checkString('message', params.message, { nul: false }),
-    agentSessionId: checkOptionalString('agentSessionId', params.agentSessionId, { nul: false }),
-    agent,
-    env,
-    cwd: process.cwd(),
+    ...readAgent(agent),
+    message: checkString('message', message, { nul: false }),
+    agentSessionId: checkOptionalString('agentSessionId', agentSessionId, { nul: false }),
     defaultStoreDir,
-    errors: params.errors === undefined || params.errors === null ? undefined : checkErrors('errors', params.errors),
-    maxSilenceMs: checkOptionalInteger('maxSilenceMs', params.maxSilenceMs, 0, LONGEST_MS),
-    maxRunMs: checkOptionalInteger('maxRunMs', params.maxRunMs, 0, LONGEST_MS),
+    errors: errors === undefined || errors === null ? undefined : checkErrors('errors', errors),
+    maxSilenceMs: checkOptionalInteger('maxSilenceMs', maxSilenceMs, 0, LONGEST_MS),
+    maxRunMs: checkOptionalInteger('maxRunMs', maxRunMs, 0, LONGEST_MS),
   };
   return hub.start(values).activeRun;
 }
@@ -61,29 +61,32 @@ function getActiveRun(sessionId) {
   return getHub().find(sessionId)?.activeRun;
 }
 
+/** The agent, its environment, and the directory in which it is started. */
 function readAgent(agent) {
-  if (agent === undefined || agent === null) return { env: environment() };
-  checkObject('agent', agent);
-  checkKeys('agent', agent, ['format', 'command', 'args', 'cwd', 'env']);
-  const format = checkOptionalString('agent.format', agent.format);
-  const env = environment(agent.env);
-  if (format !== undefined && (agent.command === undefined || agent.command === null)) {
-    for (const name of ['args', 'cwd']) {
-      if (agent[name] !== undefined && agent[name] !== null) throw invalidArgument(`agent.${name}`, 'needs an agent.command');
+  if (isAbsent(agent)) return { env: environment(), cwd: workingDirectory('agent') };
+  checkKeys('agent', checkObject('agent', agent), ['format', 'command', 'args', 'cwd', 'env']);
+  const { format, command, args, cwd, env } = agent;
+  checkOptionalString('agent.format', format);
+  const variables = environment(env);
+  if (!isAbsent(format) && isAbsent(command)) {
+    for (const [name, value] of Object.entries({ args, cwd })) {
+      if (!isAbsent(value)) throw invalidArgument(`agent.${name}`, 'needs an agent.command');
     }
-    return { agent: { format, args: [] }, env };
+    return { agent: { format, args: [] }, env: variables, cwd: workingDirectory('agent') };
   }
-  if (checkString('agent.command', agent.command, { nul: false }) === '') {
+  if (checkString('agent.command', command, { nul: false }) === '') {
     throw invalidArgument('agent.command', 'is empty');
   }
-  const cwd = checkOptionalString('agent.cwd', agent.cwd, { nul: false });
+  const given = checkOptionalString('agent.cwd', cwd, { nul: false }) ?? '';
   const own = {
-    format,
-    command: agent.command,
-    args: checkStrings('agent.args', agent.args ?? []),
-    cwd: cwd === undefined ? undefined : resolve(cwd),
+    format: format ?? undefined,
+    command,
+    args: checkStrings('agent.args', args ?? []),
+    cwd: isAbsolute(given) ? resolve(given) : resolve(workingDirectory('agent.cwd'), given),
   };
-  return { agent: own, env };
+  return { agent: own, env: variables, cwd: own.cwd };
 }
+
+const isAbsent = (value) => value === undefined || value === null;
 
 module.exports = { startRun, subscribeToRun, abortRun, hasActiveRun, getActiveRun };

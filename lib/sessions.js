@@ -3,9 +3,10 @@
 // The session files, for an app's routes: on the same store, locks and atomic commits as the runs.
 
 const { randomUUID } = require('node:crypto');
-const { checkObject, checkOptionalString, checkString } = require('./arguments.js');
+const { checkObject, checkOptionalString, checkSessionId, checkString, shown, toJson } = require('./arguments.js');
 const binding = require('./binding.js');
 const { callNative, invalidArgument } = require('./errors.js');
+const { getHub } = require('./hub.js');
 const { defaultStoreDir } = require('./settings.js');
 
 const DEFAULT_TITLE = 'New Chat';
@@ -17,29 +18,41 @@ async function callStore(call) {
 }
 
 async function readMessages(sessionId) {
-  checkString('sessionId', sessionId);
+  checkSessionId(sessionId);
   return callStore(() => binding.readMessages(sessionId, defaultStoreDir));
 }
 
 async function upsertMessages(sessionId, messages, options = {}) {
-  checkString('sessionId', sessionId);
+  checkSessionId(sessionId);
   if (!Array.isArray(messages)) throw invalidArgument('messages', 'must be an array');
   const { title } = checkObject('options', options);
   checkOptionalString('title', title);
-  const ids = messages.map((message, index) => {
-    const { id } = checkObject(`messages[${index}]`, message);
-    return checkString(`messages[${index}].id`, id);
-  });
-  const lines = messages.map((message, index) => {
-    try {
-      return JSON.stringify(message);
-    } catch (error) {
-      throw invalidArgument(`messages[${index}]`, `cannot be written as JSON: ${error.message}`);
-    }
-  });
+  const ids = [];
+  const lines = [];
+  // By index, because `map` would pass over what is missing.
+  const { length } = messages;
+  for (let index = 0; index < length; index++) {
+    const name = `messages[${index}]`;
+    const message = asWritten(name, messages[index]);
+    ids.push(checkString(`${name}.id`, message.id));
+    lines.push(toJson(name, message));
+  }
   await callStore(() =>
     binding.upsertMessages(sessionId, ids, lines, title ?? undefined, defaultStoreDir),
   );
+}
+
+/** The message as JSON has it, each member read once: its id must be the one that is written. */
+function asWritten(name, message) {
+  const { toJSON } = checkObject(name, message);
+  if (typeof toJSON !== 'function') return { ...message };
+  let json;
+  try {
+    json = toJSON.call(message, '');
+  } catch (error) {
+    throw invalidArgument(name, `cannot be written as JSON: ${shown(error?.message ?? error)}`);
+  }
+  return { ...checkObject(`${name}.toJSON()`, json) };
 }
 
 async function listSessions() {
@@ -54,8 +67,12 @@ async function createSession(options = {}) {
 }
 
 async function deleteSession(sessionId) {
-  checkString('sessionId', sessionId);
-  return callStore(() => binding.deleteSession(sessionId, defaultStoreDir));
+  checkSessionId(sessionId);
+  const view = getHub().find(sessionId);
+  const wasThere = await callStore(() => binding.deleteSession(sessionId, defaultStoreDir));
+  // Its run has ended, unless it is one of another store: its readers are told of that first.
+  if (view?.isRunning && view.isOver) await view.whenEnded();
+  return wasThere;
 }
 
 module.exports = { readMessages, upsertMessages, listSessions, createSession, deleteSession };

@@ -1,8 +1,8 @@
 'use strict';
 
 const { homedir } = require('node:os');
-const { join, resolve } = require('node:path');
-const { checkInteger, checkKeys, checkObject, checkString } = require('./arguments.js');
+const { isAbsolute, join, resolve } = require('node:path');
+const { checkInteger, checkKeys, checkObject, checkString, shown, workingDirectory } = require('./arguments.js');
 const binding = require('./binding.js');
 const { callNative, invalidArgument } = require('./errors.js');
 
@@ -32,7 +32,7 @@ const KEYS = ['storeDir', 'errors', ...Object.keys(MILLISECONDS), ...Object.keys
 
 function checkErrors(name, value) {
   if (!ERRORS.includes(value)) {
-    throw invalidArgument(name, `must be one of ${ERRORS.join(', ')}, not ${String(value)}`);
+    throw invalidArgument(name, `must be one of ${ERRORS.join(', ')}, not ${shown(value)}`);
   }
   return value;
 }
@@ -45,7 +45,7 @@ function configure(settings = {}) {
     if (value === undefined) continue;
     if (key === 'storeDir') {
       if (checkString(key, value, { nul: false }) === '') throw invalidArgument(key, 'is empty');
-      change.storeDir = resolve(value);
+      change.storeDir = isAbsolute(value) ? resolve(value) : resolve(workingDirectory(key), value);
     } else if (key === 'errors') {
       change.errors = checkErrors(key, value);
     } else {

@@ -2,6 +2,7 @@
 
 use crate::{
     clock,
+    deletion::{self, Author},
     disk::{Disk, disk},
     error::{Error, Result},
     feed::{Reason, RunEnd, Watcher},
@@ -15,7 +16,7 @@ use crate::{
     runtime::runtime,
     session_id::SessionId,
     settings::Settings,
-    store::{self, Ledger, LiveMessage, Store},
+    store::{self, Attempts, Ledger, LiveMessage, Store},
 };
 use std::{
     path::Path,
@@ -35,6 +36,8 @@ const LAST_KILLS: Duration = Duration::from_millis(700);
 
 /// How often a run whose agent is not started looks whether it will be.
 const LOOK_AT_SPAWNER: Duration = Duration::from_secs(1);
+/// After the time for SIGKILL, how long a deletion waits for those that a stopped agent has left.
+const AFTER_KILL: Duration = Duration::from_secs(2);
 /// How long a start waits for the note of its mark.
 const NOTE_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -77,7 +80,8 @@ pub fn start(
     let interval = run.settings.persist_interval;
     let mark = process::new_mark();
     let noted = note_mark(disk, Arc::clone(store.ledger()), mark.clone());
-    let persistence = Persistence::new(disk, store, run.session.clone(), claim, interval);
+    let author = Author::new(run.id, &store, &run.session);
+    let persistence = Persistence::new(disk, store, run.session.clone(), author, claim, interval);
     let (done, spawned) = oneshot::channel();
     let start = {
         let run = Arc::clone(&run);
@@ -226,6 +230,42 @@ fn claim(store: &Arc<Store>, session: &SessionId, stamp: u64) -> (u64, Option<Li
         (stamp, claim)
     });
     claims.find(|(_, claim)| claim.is_some()).unwrap_or((stamp, None))
+}
+
+/// Deletes a session: stops its run, waits until that and what it has started have ended, and removes
+/// the session's file and its entry in the index. Nothing of the run is written any more; it can still
+/// be read until its grace period is over. Says whether there was a file or an entry.
+///
+/// A run of another server is not stopped: its next flush makes the file anew.
+///
+/// # Errors
+/// When the store cannot be written.
+pub async fn delete_session(
+    disk: &'static Disk,
+    store: Arc<Store>,
+    session: SessionId,
+) -> Result<bool> {
+    loop {
+        let discarded = deletion::discard(&store, &session);
+        if discarded.is_empty() {
+            break;
+        }
+        // A run of the same session in another store is not meant.
+        let run = registry::find(&session).filter(|run| discarded.has(run.id));
+        if let Some(run) = &run {
+            run.abort();
+        }
+        discarded.gone().await;
+        if let Some(run) = run
+            && let Some(pid) = run.startup.pid()
+        {
+            let patience = run.settings.kill_after + AFTER_KILL;
+            let _ = timeout(patience, process::until_gone(pid)).await;
+        }
+    }
+    let of = session.clone();
+    let delete = move |store: &Store, attempts: &mut Attempts| store.delete_session(attempts, &of);
+    store.call(disk, Some(&session), delete).await?
 }
 
 /// The process ends: no run is started any more, and all are ended.

@@ -62,6 +62,7 @@
 //! | [`sse`] | a place in a run's server-sent events |
 //! | [`run`] | a run's task: its lifecycle, its watchdogs, its answer, and what others may ask of it |
 //! | [`persistence`] | when a run's answer is written |
+//! | [`deletion`] | who is writing answers, so that a deleted session stays deleted |
 //! | [`store`] | session files and their index; which processes' marks are in use |
 //! | [`input`] | where lines come from, and who can be told to stop: `process` |
 //! | [`feed`] | what readers need of a run: its events, its end, who is woken; frees the events |
@@ -76,6 +77,7 @@
 //! | [`command`] | a program with all that it is started with |
 //! | [`json`] | JavaScript's reading of JSON: numbers, strings, key order |
 //! | `memory` | gives freed memory back to the system |
+//! | [`copies`] | which copy of this library serves the process |
 //! | [`diagnostics`] | warnings, and the agents' stderr |
 //! | [`disk`] | the threads that wait for the disk |
 //! | [`session_id`], [`clock`], [`runtime`], `panics`, [`error`] | what all rooms share |
@@ -89,6 +91,8 @@ mod api;
 pub mod batch;
 pub mod clock;
 pub mod command;
+pub mod copies;
+pub mod deletion;
 pub mod diagnostics;
 pub mod disk;
 mod dispatch;

@@ -6,6 +6,7 @@
 
 use crate::{
     clock,
+    deletion::Author,
     diagnostics::{self, Warning},
     disk::{Disk, Pending},
     error::Result,
@@ -70,6 +71,8 @@ pub struct Persistence {
     in_flight: Option<(Instant, Pending<Result<()>>)>,
     /// The last write failed, and that was said.
     has_failed: bool,
+    /// None once the session was deleted and the run is over: nothing will be written any more.
+    author: Option<Author>,
     /// Says to other writers that the message's id is taken and its `_streaming` mark true.
     _claim: Option<LiveMessage>,
 }
@@ -119,6 +122,7 @@ impl Persistence {
         disk: &'static Disk,
         store: Arc<Store>,
         session: SessionId,
+        author: Author,
         claim: Option<LiveMessage>,
         interval: Duration,
     ) -> Self {
@@ -131,6 +135,7 @@ impl Persistence {
             next: Instant::now(),
             in_flight: None,
             has_failed: false,
+            author: Some(author),
             _claim: claim,
         }
     }
@@ -161,6 +166,9 @@ impl Persistence {
     /// Writes a snapshot of the running message, without waiting.
     pub fn start(&mut self, message: Message) {
         self.is_dirty = false;
+        if self.is_discarded() {
+            return;
+        }
         self.in_flight = Some((Instant::now(), self.put(message, true)));
     }
 
@@ -181,11 +189,11 @@ impl Persistence {
     pub async fn look_after(&mut self, message: &Message, grace: Duration) {
         let ended = Instant::now();
         for part in LOOKS {
-            let is_closing = rest_until(ended + grace.mul_f64(part)).await;
+            let is_closing = self.rest_until(ended + grace.mul_f64(part)).await;
             if is_closing && !self.has_failed {
                 return;
             }
-            if message.is_empty() {
+            if message.is_empty() || self.is_discarded() {
                 continue;
             }
             let id = message.id().to_owned();
@@ -216,7 +224,7 @@ impl Persistence {
         if let Ok(_memory) = UNSAVED_BYTES.try_acquire_many(size) {
             let mut pause = FIRST_PAUSE;
             while self.has_failed && Instant::now() < until && !is_closing {
-                is_closing = rest_until(Instant::now() + pause).await;
+                is_closing = self.rest_until(Instant::now() + pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 self.put_final(message.clone()).await;
             }
@@ -243,7 +251,32 @@ impl Persistence {
         before
     }
 
+    /// Whether the session was deleted: nothing is to be written any more.
+    fn is_discarded(&self) -> bool {
+        self.author.as_ref().is_none_or(Author::is_discarded)
+    }
+
+    /// Waits for a time, or for the end of the process; says whether it is that. With nothing being
+    /// written, it lets go of an author whose session is deleted.
+    async fn rest_until(&mut self, time: Instant) -> bool {
+        let mut closing = CLOSING.subscribe();
+        loop {
+            tokio::select! {
+                () = sleep_until(time) => return false,
+                // The sender is never dropped.
+                _ = closing.wait_for(|is_closing| *is_closing) => return true,
+                () = discarded(self.author.as_ref()) => {
+                    self.author = None;
+                    self.set_failed(false);
+                }
+            }
+        }
+    }
+
     async fn put_final(&mut self, message: Message) {
+        if self.is_discarded() {
+            return;
+        }
         let outcome = self.put(message, false).await;
         self.note(outcome);
         // Whoever hears of the run's end finds the index as it should be, unless others are at it.
@@ -343,12 +376,9 @@ pub fn save_unsaved(patience: Duration) {
     CLOSING.send_replace(false);
 }
 
-/// Waits for a time, or for the end of the process; says whether it is that.
-async fn rest_until(time: Instant) -> bool {
-    let mut closing = CLOSING.subscribe();
-    tokio::select! {
-        () = sleep_until(time) => false,
-        // The sender is never dropped.
-        _ = closing.wait_for(|is_closing| *is_closing) => true,
+async fn discarded(author: Option<&Author>) {
+    match author {
+        Some(author) => author.discarded().await,
+        None => std::future::pending().await,
     }
 }

@@ -54,6 +54,18 @@ test('a run streams, is stored and is replayed', async () => {
   expect(stored.map((line) => JSON.parse(line).content).sort()).toEqual(['ab', 'q']);
 });
 
+test('a matcher that fails shows what is in a run', async () => {
+  const run = runs.startRun({ sessionId: 'm', message: 'm', agent: agent('says', 'words') });
+  await run.whenEnded;
+  expect(run).toEqual(expect.objectContaining({ sessionId: 'm', status: 'completed' }));
+  expect(run.accumulated).toMatchObject({ role: 'assistant', textParts: ['words'] });
+  expect(run.subscribers).toEqual(new Set());
+  const { message } = thrownBy(() => expect(run).toEqual({}));
+  for (const shown of ['"textParts": Array', '"words"', '"reason": "completed"', '"subscribers": Set {}']) {
+    expect(message).toContain(shown);
+  }
+});
+
 test('what it gives is of this realm', async () => {
   const run = runs.startRun({ sessionId: 'r', message: 'm', agent: agent('says', 'x') });
   expect(run).toBeInstanceOf(Object);

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(dead_code, reason = "napi registers nothing in unit tests"))]
 
 mod bell;
+mod copies;
 mod frames;
 mod process_end;
 mod run_handle;

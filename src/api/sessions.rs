@@ -4,8 +4,10 @@ use super::{Result, internal, settings::store_dir};
 use crate::{
     clock,
     disk::{Turn, disk},
+    engine,
     error::Error,
     leftovers,
+    runtime::runtime,
     session_id::SessionId,
     settings,
     store::{Addition, Attempts, Store},
@@ -53,6 +55,21 @@ pub struct StoreAnswer {
     pub message: Option<String>,
 }
 
+impl From<crate::error::Result<Option<String>>> for StoreAnswer {
+    fn from(result: crate::error::Result<Option<String>>) -> Self {
+        match result {
+            Ok(json) => Self { json, code: None, message: None },
+            Err(error) => {
+                let (code, message) = (error.code().to_owned(), error.to_string());
+                Self { json: None, code: Some(code), message: Some(message) }
+            }
+        }
+    }
+}
+
+/// What makes the value of a promise, on the JavaScript thread.
+type Answer = Box<dyn FnOnce(Env) -> napi::Result<StoreAnswer>>;
+
 /// Does `work` on a disk thread. The promise is always fulfilled; see [`StoreAnswer`].
 fn in_store<'env>(
     env: &'env Env,
@@ -62,19 +79,12 @@ fn in_store<'env>(
     + Send
     + 'static,
 ) -> Result<Object<'env>> {
-    type Answer = Box<dyn FnOnce(Env) -> napi::Result<StoreAnswer>>;
     // First: a promise must not be left unanswered.
     let disk = disk()?;
     let store = store(default_store_dir);
     let (deferred, promise) = env.create_deferred::<_, Answer>().map_err(internal)?;
     store.call_then(disk, session, work, move |outcome| {
-        let answer = match outcome {
-            Ok(json) => StoreAnswer { json, code: None, message: None },
-            Err(error) => {
-                let (code, message) = (error.code().to_owned(), error.to_string());
-                StoreAnswer { json: None, code: Some(code), message: Some(message) }
-            }
-        };
+        let answer = StoreAnswer::from(outcome);
         deferred.resolve(Box::new(move |_| Ok(answer)));
     });
     Ok(promise)
@@ -171,17 +181,23 @@ pub fn create_session(
     })
 }
 
-/// Removes a session from the index and its file; whether there was one, as JSON.
+/// Ends a session's run and removes its entry in the index and its file; whether there was one, as JSON.
 #[napi(ts_return_type = "Promise<StoreAnswer>", catch_unwind)]
 pub fn delete_session(
     env: &Env,
     session_id: String,
     default_store_dir: String,
 ) -> Result<Object<'_>> {
-    in_session(env, &session_id, &default_store_dir, |store, attempts, session| {
-        let step = store.delete_session(attempts, session)?;
-        Ok(step.map(|was_there| Some(was_there.to_string())))
-    })
+    let session = SessionId::new(&session_id)?;
+    let (disk, runtime) = (disk()?, runtime()?);
+    let store = store(&default_store_dir);
+    let (deferred, promise) = env.create_deferred::<_, Answer>().map_err(internal)?;
+    runtime.spawn(async move {
+        let deleted = engine::delete_session(disk, store, session).await;
+        let answer = StoreAnswer::from(deleted.map(|was_there| Some(was_there.to_string())));
+        deferred.resolve(Box::new(move |_| Ok(answer)));
+    });
+    Ok(promise)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    deletion::{self, Author},
     disk::disk,
     feed::{Reason, RunEnd, Watcher},
     input::{
@@ -80,7 +81,9 @@ impl Stage {
         let settings = &self.run.settings;
         let session = self.run.session.clone();
         let (disk, store) = (disk().unwrap(), Arc::clone(&self.store));
-        let persistence = Persistence::new(disk, store, session, None, settings.persist_interval);
+        let author = Author::new(self.run.id, &store, &session);
+        let persistence =
+            Persistence::new(disk, store, session, author, None, settings.persist_interval);
         let commands = self.commands.take().unwrap();
         let (run, told) = (Arc::clone(&self.run), self.told.clone());
         tokio::spawn(drive(run, question, start, commands, persistence, told))
@@ -149,6 +152,36 @@ async fn an_input_that_ends_well_completes_the_run() {
     assert!(stage.stored().contains(r#""content":"ab""#), "stored before the end is told");
     assert!(!stage.stored().contains("_streaming"));
     stage.until(|stage| *stage.told.0.lock().unwrap() == ["over"]).await;
+}
+
+#[tokio::test]
+async fn a_run_whose_session_is_deleted_writes_no_more_and_stays_readable() {
+    let mut stage = stage(|_| {});
+    let (script, _) = stage.play(true);
+    script.print(text("a"));
+    stage.until(|stage| stage.stored().contains(r#""content":"a""#)).await;
+    let discarded = deletion::discard(&stage.store, &stage.run.session);
+    assert!(discarded.has(stage.run.id) && !discarded.has(stage.run.id + 1));
+    script.print(text("b"));
+    script.end(Exit::Code(0), "");
+    // Not before the run is over and its last write has ended.
+    discarded.gone().await;
+    assert_eq!(*stage.told.0.lock().unwrap(), ["over"]);
+    assert_eq!(stage.text(), "ab");
+    assert!(stage.stored().contains(r#""content":"a""#) && stage.stored().contains("_streaming"));
+    assert!(deletion::discard(&stage.store, &stage.run.session).is_empty());
+}
+
+#[tokio::test]
+async fn who_deletes_a_session_means_the_runs_of_that_store() {
+    let mut stage = stage(|_| {});
+    let (script, _) = stage.play(true);
+    let other = tempfile::tempdir().unwrap();
+    assert!(deletion::discard(&Store::at(other.path()), &stage.run.session).is_empty());
+    script.print(text("a"));
+    script.end(Exit::Code(0), "");
+    stage.end().await;
+    assert!(stage.stored().contains(r#""content":"a""#));
 }
 
 #[tokio::test]

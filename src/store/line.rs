@@ -21,6 +21,11 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
     }
 }
 
+/// The line without the byte order mark with which some editors begin a file, and which no JSON has.
+pub(super) fn without_bom(line: &[u8]) -> &[u8] {
+    line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line)
+}
+
 /// The id of a line that begins `{"id":"…"` with a plain string, which is how messages are
 /// written; `None` means that only [`Facts::read`] can tell. `head` is the line's beginning. A
 /// line that turns out to be no JSON later, or has a second `id`, is taken at this word.
@@ -43,10 +48,10 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Reads a line as `JSON.parse` does: all of it must be valid, of equal keys the last counts.
+    /// Reads a line as `JSON.parse` does, but for a byte order mark: all of it must be valid, of equal keys the last counts.
     /// `None` for a line that is no JSON object.
     pub fn read(line: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(line);
+        let text = String::from_utf8_lossy(without_bom(line));
         let mut facts = Self::default();
         let mut cursor = Cursor::new(&text);
         cursor
@@ -99,8 +104,9 @@ mod tests {
         assert_eq!(id(r#"{"id":"a","id":5}"#), None);
         assert_eq!(id(r#"{"\u0069d":"\u0061"}"#).as_deref(), Some("a"));
         assert_eq!(id(r#"{"x":["id","a"]}"#), None);
+        assert_eq!(id("\u{feff}{\"id\":\"a\"}").as_deref(), Some("a"));
         for broken in
-            [r#"{"id":"a""#, r#"{"id":"a"}}"#, r#"{"id":"a",}"#, "null", "[]", "\u{feff}{}", ""]
+            [r#"{"id":"a""#, r#"{"id":"a"}}"#, r#"{"id":"a",}"#, "null", "[]", "\u{feff}", ""]
         {
             assert_eq!(Facts::read(broken.as_bytes()), None, "{broken}");
         }

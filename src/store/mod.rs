@@ -343,7 +343,7 @@ impl Store {
     }
 
     /// The session's messages as a JSON array, in order. Lines that are no JSON object are left
-    /// out; on the disk they stay.
+    /// out; on the disk they stay. So does a byte order mark.
     ///
     /// # Errors
     /// When the session's file cannot be read.
@@ -360,7 +360,7 @@ impl Store {
         let mut messages = Vec::with_capacity(bytes.len() + 2);
         messages.push(b'[');
         for line in bytes.split(|&byte| byte == b'\n') {
-            let text = String::from_utf8_lossy(line);
+            let text = String::from_utf8_lossy(line::without_bom(line));
             let mut cursor = Cursor::new(&text);
             let Ok(message) = cursor.value() else { continue };
             if cursor.end().is_err() || !message.is_object() || message.is_array() {

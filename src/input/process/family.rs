@@ -259,6 +259,8 @@ pub fn listed(pids: &[i32]) -> String {
 /// The families that are being stopped, also when their runs are over.
 static STOPPING: Mutex<Vec<Arc<Family>>> = Mutex::new(Vec::new());
 static ONE_LESS: Condvar = Condvar::new();
+/// The same for tasks.
+static ONE_LESS_ASYNC: Notify = Notify::const_new();
 
 /// A family that is being stopped, listed among the others while this exists.
 struct Stopping(Arc<Family>);
@@ -335,6 +337,7 @@ impl Drop for Stopping {
         self.0.leader.release();
         stopping().retain(|family| !Arc::ptr_eq(family, &self.0));
         ONE_LESS.notify_all();
+        ONE_LESS_ASYNC.notify_waiters();
     }
 }
 
@@ -354,6 +357,19 @@ pub fn remaining() -> Vec<i32> {
 pub fn hurry() {
     for family in stopping().iter().filter(|family| family.leader.exit().is_some()) {
         family.hurry.notify_one();
+    }
+}
+
+/// Waits until the agent with this process number, if it is being stopped, is gone with all that it has
+/// started.
+pub async fn until_gone(leader: i32) {
+    loop {
+        // Before looking: whoever goes from now on wakes it.
+        let one_less = ONE_LESS_ASYNC.notified();
+        if stopping().iter().all(|family| family.leader.pid() != leader) {
+            return;
+        }
+        one_less.await;
     }
 }
 

@@ -15,7 +15,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use family::{Record, hurry, listed, remaining, wait_until_gone};
+pub use family::{Record, hurry, listed, remaining, until_gone, wait_until_gone};
 pub use orphans::{end_marked, reap_orphans};
 pub use spawn::{NotSpawned, SpawnError, Spawned, Spawner, new_mark, spawner};
 pub use stderr::StderrTail;
