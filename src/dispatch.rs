@@ -37,7 +37,10 @@ struct State {
     is_rung: bool,
     /// Runs that this copy started: it keeps the process alive for them.
     owned: Vec<u32>,
-    /// Whether it keeps the event loop, and its own callback, alive.
+    /// Whether this copy wants the event loop, and its own callback, kept alive; whether the runs of
+    /// workers need it; and whether it is.
+    is_wanted: bool,
+    is_needed_by_workers: bool,
     is_held: bool,
     /// Warnings to be fetched; none while nobody there wants them.
     warnings: Option<Vec<Warning>>,
@@ -77,6 +80,8 @@ impl Doorbell {
             ready: Vec::new(),
             is_rung: false,
             owned: Vec::new(),
+            is_wanted: false,
+            is_needed_by_workers: false,
             is_held: false,
             warnings: None,
         };
@@ -168,7 +173,29 @@ impl Doorbell {
 
     /// Keeps the event loop and the callback alive, or no longer. On the bell's own thread only.
     pub fn hold(&self, hold: bool) {
+        self.lock().is_wanted = hold;
+        self.update_hold();
+    }
+
+    /// On the main thread: also keeps it alive for the runs of workers. When a worker ends, its runs are
+    /// this thread's, and it must not have ended before it hears of that.
+    pub fn hold_for_workers(&self) {
+        let has_others = bells().len() > 1;
+        let is_needed =
+            has_others && open_bells().any(|bell| !bell.is_main_thread && bell.has_running());
+        if is_needed != self.lock().is_needed_by_workers {
+            self.lock().is_needed_by_workers = is_needed;
+            self.update_hold();
+        }
+    }
+
+    fn has_running(&self) -> bool {
+        self.lock().owned.iter().any(|&owned| registry::find_running(owned).is_some())
+    }
+
+    fn update_hold(&self) {
         let mut state = self.lock();
+        let hold = state.is_wanted || state.is_needed_by_workers;
         if state.is_held == hold {
             return;
         }

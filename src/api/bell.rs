@@ -96,8 +96,13 @@ impl Bell {
     /// The numbers of the runs with news since the last call.
     #[napi(catch_unwind)]
     pub fn take(&self, env: Env) -> Vec<u32> {
+        // First, which answers the ring: whatever changes after that rings again.
+        let runs = self.doorbell.take();
         watch_signals(&env);
-        self.doorbell.take()
+        if self.doorbell.is_main_thread() {
+            self.doorbell.hold_for_workers();
+        }
+        runs
     }
 
     /// Has warnings kept for [`Bell::take_warnings`], or no longer.
