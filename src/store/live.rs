@@ -4,12 +4,11 @@
 //! Every run holds a lock on one byte of the store's folder, at an offset made from session and
 //! message. The system drops the lock when the process dies, so there is nothing to go stale.
 
-use super::lock::create_folder;
+use super::{layout::hash_of, lock::create_folder};
 use crate::session_id::SessionId;
 use std::{
     collections::HashSet,
     fs::{self, File, Metadata},
-    hash::{DefaultHasher, Hash, Hasher},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -96,11 +95,11 @@ impl State {
     }
 }
 
-/// The byte that stands for a message: any file offset that is not negative.
+/// The byte that stands for a message: any file offset that is not negative. All processes of a store
+/// must come to the same, whatever they were built with: it stays as it is.
 fn place(session: &SessionId, hash: u64) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (session.as_str(), hash).hash(&mut hasher);
-    hasher.finish() >> 2
+    let both = hash_of(session.as_str()).rotate_left(32) ^ hash;
+    both.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2
 }
 
 /// Locks of single bytes that belong to the open file, not to the process as a whole: closing
