@@ -1,7 +1,7 @@
 // One measurement in a fresh process: `node --expose-gc bench/measure.mjs CASE addon|module`.
 // Prints the case's figures as JSON.
 import { once } from 'node:events';
-import { openSync, rmSync, writeSync, closeSync, mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
@@ -43,8 +43,8 @@ async function readBytes(sessionId) {
   return seen;
 }
 
-/** A session's file with `bytes` of earlier messages, 2 kB each. */
-function writeHistory(sessionId, bytes) {
+/** A session's file with `bytes` of earlier messages, 2 kB each; synced to the disk with `isOnDisk`. */
+function writeHistory(sessionId, bytes, { isOnDisk = false } = {}) {
   if (bytes === 0) return;
   const file = openSync(join(storeDir, `${sessionId}.jsonl`), 'w');
   const content = 'What was said before, at some length. '.repeat(26);
@@ -58,7 +58,20 @@ function writeHistory(sessionId, bytes) {
     }
     written += writeSync(file, block);
   }
+  if (isOnDisk) fsyncSync(file);
   closeSync(file);
+}
+
+/** An index with these sessions. */
+function writeIndex(sessionIds) {
+  const entries = sessionIds.map((id, number) => ({
+    id,
+    title: `Chat number ${number}`,
+    createdAt: 1_771_000_000_000 + number,
+    updatedAt: 1_771_000_000_000 + number,
+    messageCount: 2,
+  }));
+  writeFileSync(join(storeDir, 'index.json'), JSON.stringify(entries, null, 2));
 }
 
 /** How long the event loop (ms), and all threads' CPU time (s, in user mode and in all), are busy while `work` goes on. */
@@ -106,7 +119,7 @@ async function until(condition) {
   while (!condition()) await sleep(5);
 }
 
-const tools = { api, start, finish, readBytes, writeHistory, busy, longestStall, settledRss, threads, until, sleep, nextTurn };
+const tools = { api, start, finish, readBytes, writeHistory, writeIndex, busy, longestStall, settledRss, threads, until, sleep, nextTurn };
 const found = cases.find(({ id }) => id === caseId);
 const figures = await found.measure(tools);
 rmSync(storeDir, { recursive: true, force: true });

@@ -5,7 +5,7 @@
 import { fanout, first, flood, floodStall, freed, memory } from './delivery.mjs';
 import { joining, readers, replay, replayBytes, returning } from './replay.mjs';
 import { idle, quiet, startup, stop } from './start.mjs';
-import { flush, longHistories, longHistoriesCpu, manyHistories, userMessage } from './store.mjs';
+import { flush, longHistories, longHistoriesCpu, longUserMessage, manyHistories, manySessions, userMessage } from './store.mjs';
 import { answers, histories, runs } from './scaling.mjs';
 
 export const cases = [
@@ -16,6 +16,8 @@ export const cases = [
   longHistories,
   longHistoriesCpu,
   userMessage,
+  longUserMessage,
+  manySessions,
   startup,
   stop,
   memory,
