@@ -25,18 +25,20 @@ pub(super) fn hash_of(id: &str) -> u64 {
 
 /// The same of an id in the form in which `JSON.stringify` prints it.
 ///
-/// Quick, because a first look at a history computes it for every line. Whoever makes two ids
-/// collide gains nothing: lines are read before they are taken for a message.
+/// Quick, because a first look at a history computes it for every line. Ids differ in their last digits
+/// only: both halves of a product are used, as each bit of a word must have its part in all bits. Whoever
+/// makes two ids collide gains nothing: a hash only proposes a line.
 fn hash_json(id: &str) -> u64 {
-    let mix =
-        |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mix = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15;
+        (product as u64) ^ (product >> 64) as u64
+    };
     let (words, rest) = id.as_bytes().as_chunks::<8>();
-    let hash =
-        words.iter().fold(id.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let seed = id.len() as u64 ^ 0x2d35_8dcc_aa6c_78a5;
+    let hash = words.iter().fold(seed, |hash, word| mix(hash, u64::from_le_bytes(*word)));
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    let hash = mix(hash, u64::from_le_bytes(last));
-    (hash ^ hash >> 29).max(NO_ID + 1)
+    mix(hash, u64::from_le_bytes(last)).max(NO_ID + 1)
 }
 
 /// The hash under which a line that is not blank is filed.

@@ -9,7 +9,7 @@ use super::{
     atomic::{self, Draft},
     layout::{Known, Layout, Line, byte_at, hash_line, hash_of, read_exactly},
     lease::Writers,
-    line::{self, Facts, MARK},
+    line::{self, Facts, HEAD, MARK},
     live::Live,
     lock::{Identity, Locked, open_to_append, open_to_read},
     plan::{Change, Plan, WriteMessage},
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     disk::Turn,
     error::{Error, Result},
+    json::JsonStr,
     session_id::SessionId,
 };
 use memchr::memchr_iter;
@@ -507,7 +508,15 @@ impl SessionFile {
             if !framed {
                 return Err(Trouble::Changed);
             }
-            if !line.verified {
+            if line.verified {
+                // It is the message that its beginning says, if that says one.
+                let head = read_exactly(file, line.start, line.len.min(HEAD as u64))?;
+                if line::leading_id(&head)
+                    .is_some_and(|found| JsonStr::escape(id).as_str() != found)
+                {
+                    continue;
+                }
+            } else {
                 let bytes = read_exactly(file, line.start, line.len)?;
                 if hash_line(&bytes) != hash {
                     return Err(Trouble::Changed);
@@ -576,7 +585,7 @@ impl SessionFile {
             state.learn(Known::read(file, identity)?);
         }
         let is_known = state.is_at(&identity);
-        let is_there = state.has_appended(&identity, hash_of(id))
+        let is_there = self.has_appended(&state, file, &identity, id)?
             || match is_known {
                 true => !self.find(&mut state, file, id)?.is_empty(),
                 false => self.is_in_tail(file, &identity, id)?,
@@ -607,6 +616,27 @@ impl SessionFile {
             !known.layout.blanks.is_empty() || known.layout.marks.iter().any(is_stale)
         });
         Ok(Append::Done { written, tidy })
+    }
+
+    /// Whether the file, in this state, has had this message appended lately.
+    fn has_appended(
+        &self,
+        state: &State,
+        file: &File,
+        identity: &Identity,
+        id: &str,
+    ) -> Result<bool, Trouble> {
+        let hash = hash_of(id);
+        let appended = state.appended.as_ref().filter(|appended| appended.to == *identity);
+        for line in appended.iter().flat_map(|appended| &appended.lines) {
+            if line.hash == hash
+                && Facts::read(&read_exactly(file, line.start, line.len)?)
+                    .is_some_and(|facts| facts.is(id))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the message is among the last of a file that is not known.
@@ -825,12 +855,6 @@ impl State {
             Some(appended) => appended.from == known.identity && appended.to == *identity,
             None => known.identity == *identity,
         })
-    }
-
-    /// Whether the file, in this state, has had this message appended lately.
-    fn has_appended(&self, identity: &Identity, hash: u64) -> bool {
-        let appended = self.appended.as_ref().filter(|appended| appended.to == *identity);
-        appended.is_some_and(|appended| appended.lines.iter().any(|line| line.hash == hash))
     }
 
     /// Takes in what the file was read as, before or after this process has appended to it.

@@ -313,6 +313,15 @@ mod session_files {
     }
 
     #[test]
+    fn no_two_of_many_ids_that_differ_in_their_last_digits_are_taken_for_one() {
+        let ids = (0..1_000_000).map(|n| format!("assistant-s-{}", 1_764_134_000_000_u64 + n));
+        let mut hashes: Vec<u64> = ids.map(|id| hash_of(&id)).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 1_000_000);
+    }
+
+    #[test]
     fn lines_that_span_blocks_are_found() {
         let big = "x".repeat(300_000);
         let history = [
