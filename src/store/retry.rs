@@ -116,11 +116,10 @@ impl Attempts {
             _ => None,
         };
         self.locked_since = locked_since;
-        let is_given_up =
-            now - since > PATIENCE || locked_since.is_some_and(|since| now - since > LOCK_PATIENCE);
-        if is_given_up {
+        let is_locked = locked_since.is_some_and(|since| now - since > LOCK_PATIENCE);
+        if is_locked || now - since > PATIENCE {
             let (kind, reason) = match trouble {
-                Trouble::Locked => {
+                Trouble::Locked if is_locked => {
                     (io::ErrorKind::TimedOut, "another process holds its lock for too long")
                 }
                 Trouble::Busy => (
