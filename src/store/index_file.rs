@@ -47,6 +47,8 @@ const MOST_WATCHED: usize = 4;
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
 /// A session's file or the index changed so recently is probably half of a change.
 const UNSETTLED: Duration = Duration::from_millis(100);
+/// What could not be written is tried again after this time.
+const LATER: Duration = Duration::from_secs(5);
 /// Gathered changes are written after a pause of so many times as long as writing took last.
 const REST_FACTOR: u32 = 4;
 
@@ -153,15 +155,12 @@ impl IndexFile {
     /// messages are what must not be lost, and they are stored by then.
     pub fn flush(&self, attempts: &mut Attempts, in_doubt: bool, count: &Count<'_>) -> Turn<()> {
         let edited = self.edit(attempts, false, in_doubt, count, |_| Ok(Edit::Leave(())));
-        match edited {
-            Ok(Turn::Again(after)) => Turn::Again(after),
-            Ok(Turn::Done(())) => Turn::Done(()),
-            // The module leaves an index that it cannot update alone and says nothing.
-            Err(_) => {
-                self.pending().clear();
-                Turn::Done(())
-            }
-        }
+        edited.unwrap_or_else(|_| {
+            // The module leaves an index that it cannot update alone and says nothing. What was
+            // gathered is tried again later.
+            self.state().next = Some(Instant::now() + LATER);
+            Turn::Done(())
+        })
     }
 
     /// What is to be done in the background: writes what was gathered, at a pace that leaves the disk
@@ -180,8 +179,9 @@ impl IndexFile {
             state.written.retain(|_, change| change.since.elapsed() < REMEMBERED);
             state.replaced.retain(|replaced| !replaced.is_settled());
             let is_time = state.next.is_none_or(|next| next <= now);
-            let is_overtaken = state.replaced.iter().any(Replaced::is_changed);
-            let is_changed = !state.written.is_empty() && is_time && {
+            let is_done = |replaced: &Replaced| replaced.is_changed() && !replaced.has_writer();
+            let is_overtaken = state.replaced.iter().any(is_done);
+            let is_changed = !state.written.is_empty() && {
                 let now = Identity::at(&self.path).ok().flatten();
                 now != state.last && now != state.seen
             };
@@ -191,7 +191,7 @@ impl IndexFile {
                 false => ages.min(),
                 true => Some(state.next.map_or(Duration::ZERO, |next| next - now.min(next))),
             };
-            ((has_pending && is_time) || is_overtaken || is_changed, youngest)
+            (is_time && (has_pending || is_overtaken || is_changed), youngest)
         };
         if is_due {
             return match self.flush(attempts, in_doubt, count) {

@@ -68,6 +68,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
 
+/// The list of sessions waits so long for changes to be written into the index.
+const LIST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Sessions whose files are remembered, and lines in all of them (24 bytes each).
 const MAX_SESSIONS: usize = 512;
 const MAX_LINES: usize = 2_000_000;
@@ -423,8 +426,13 @@ impl Store {
     /// When the index cannot be read or is no JSON array.
     pub fn list_sessions(&self, attempts: &mut Attempts) -> Result<Turn<String>> {
         self.sweep();
-        done!(self.write_index(attempts));
-        self.index.list(attempts)
+        // What was gathered belongs to it; where others keep the index, that is not waited for.
+        match self.write_index(attempts) {
+            Turn::Again(after) if attempts.failing_for() < LIST_PATIENCE => {
+                return Ok(Turn::Again(after));
+            }
+            _ => self.index.list(attempts),
+        }
     }
 
     /// Makes a session: an entry at the front of the index, which is returned as JSON, and an

@@ -86,6 +86,11 @@ impl Attempts {
         self.failed
     }
 
+    /// How long they have failed.
+    pub(super) fn failing_for(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// How long the file has been in this state, as far as these attempts have seen.
     pub(super) fn unchanged_for(&mut self, now: Identity) -> Duration {
         match self.still.iter_mut().find(|(seen, _)| seen.same_file(&now)) {
