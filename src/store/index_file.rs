@@ -100,6 +100,8 @@ struct Remembered {
     added_in_all: usize,
     /// By how much the count was set to that of the messages.
     counted: usize,
+    /// It was too early to tell whether others have lost it.
+    is_doubtful: bool,
     /// The title that it has got, and the one before.
     title: Option<(String, Option<String>)>,
     /// Of an entry that this process has made: title, time and path.
@@ -183,7 +185,8 @@ impl IndexFile {
             let is_overtaken = state.replaced.iter().any(is_done);
             let is_changed = !state.written.is_empty() && {
                 let now = Identity::at(&self.path).ok().flatten();
-                now != state.last && now != state.seen
+                let is_new = now != state.last && now != state.seen;
+                is_new || state.written.values().any(|change| change.is_doubtful)
             };
             let ages = state.written.values().map(|change| change.since.elapsed());
             let ages = ages.chain(state.replaced.iter().map(|replaced| replaced.since.elapsed()));
@@ -445,22 +448,21 @@ impl IndexFile {
     /// Makes changes again that others have lost; says whether something was missing.
     fn put_back(&self, document: &mut Document, identity: &Identity, count: &Count<'_>) -> bool {
         let mut state = self.state();
-        if state.last == Some(*identity) {
-            return false;
-        }
-        let (mut is_changed, mut is_settled) = (false, true);
+        let is_others = state.last != Some(*identity);
+        let mut is_changed = false;
         let State { written, counts_messages, .. } = &mut *state;
         // Only where that is what counts mean.
         let count: &Count<'_> = if *counts_messages { count } else { &|_| None };
         for (session, change) in written {
-            is_changed |= change.make_again(document, session, &self.folder);
-            match change.put_back(document, session, identity, count) {
-                Missing::Nothing => {}
-                Missing::Something => is_changed = true,
-                Missing::Perhaps => is_settled = false,
+            if !is_others && !change.is_doubtful {
+                continue;
             }
+            is_changed |= change.make_again(document, session, &self.folder);
+            let missing = change.put_back(document, session, identity, count);
+            is_changed |= missing == Missing::Something;
+            change.is_doubtful = missing == Missing::Perhaps;
         }
-        state.seen = (is_settled && !is_changed).then_some(*identity);
+        state.seen = (is_others && !is_changed).then_some(*identity);
         is_changed
     }
 
@@ -549,6 +551,7 @@ impl State {
             change.made = change.made.or(before.made);
             change.added_in_all = before.added_in_all + change.added;
             change.counted = before.counted;
+            change.is_doubtful = before.is_doubtful;
         } else {
             change.added_in_all = change.added;
             if self.written.len() >= MOST_REMEMBERED {
@@ -570,6 +573,7 @@ impl Remembered {
             added: 0,
             added_in_all: 0,
             counted: 0,
+            is_doubtful: false,
             title: None,
             made: None,
         }
@@ -610,10 +614,10 @@ impl Remembered {
         let (before, after) = self.updated;
         let updated = number("updatedAt");
         let counted = number("messageCount").unwrap_or(0.0);
-        if updated == Some(after as f64) {
+        if updated == Some(after as f64) && !self.is_doubtful {
             return missing;
         }
-        if updated == before {
+        if updated == before && !self.is_doubtful {
             // As it was before the change: that is lost, and nothing else is different.
             document.set(entry, "updatedAt", after as f64);
             if self.added > 0 {
