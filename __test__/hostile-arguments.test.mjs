@@ -3,6 +3,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, rmdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { isMainThread } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { listen, newSession, runs, sh, temporaryFolder, textLine, until, useStore } from './helpers/index.mjs';
 
@@ -174,7 +175,8 @@ describe.each(Object.entries(GOOD))('%s', (name, goodArguments) => {
   });
 });
 
-describe('a server whose working directory was deleted', () => {
+const noChdir = isMainThread ? '' : ' (skipped: a worker cannot change it)';
+describe.skipIf(noChdir)(`a server whose working directory was deleted${noChdir}`, () => {
   /** Calls `call` in a working directory that is gone. */
   function inDeletedFolder(call) {
     const folder = join(temporaryFolder(), 'gone');

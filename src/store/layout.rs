@@ -8,7 +8,6 @@ use super::{
     lock::Identity,
     retry::Trouble,
 };
-use crate::json::JsonStr;
 use memchr::memchr;
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
@@ -18,17 +17,12 @@ const BLOCK: usize = 1 << 18;
 /// The hash of a line without a string id. No id has it.
 pub(super) const NO_ID: u64 = 0;
 
-/// The hash under which a message with this id is filed.
-pub(super) fn hash_of(id: &str) -> u64 {
-    hash_json(JsonStr::escape(id).as_str())
-}
-
-/// The same of an id in the form in which `JSON.stringify` prints it.
+/// The hash under which a message is filed with this id, in the form in which `JSON.stringify` prints it.
 ///
 /// Quick, because a first look at a history computes it for every line. Ids differ in their last digits
 /// only: both halves of a product are used, as each bit of a word must have its part in all bits. Whoever
 /// makes two ids collide gains nothing: a hash only proposes a line.
-fn hash_json(id: &str) -> u64 {
+pub(super) fn hash_of(id: &str) -> u64 {
     let mix = |hash: u64, word: u64| {
         let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15;
         (product as u64) ^ (product >> 64) as u64
@@ -44,8 +38,8 @@ fn hash_json(id: &str) -> u64 {
 /// The hash under which a line that is not blank is filed.
 pub(super) fn hash_line(line: &[u8]) -> u64 {
     match line::leading_id(line) {
-        Some(id) => hash_json(id),
-        None => Facts::read(line).and_then(|facts| facts.id).map_or(NO_ID, |id| hash_json(&id)),
+        Some(id) => hash_of(id),
+        None => Facts::read(line).and_then(|facts| facts.id).map_or(NO_ID, |id| hash_of(&id)),
     }
 }
 
@@ -263,7 +257,7 @@ impl Scan<'_> {
     fn line(&mut self, start: u64, len: u64, head: &[u8], tail: &[u8]) -> Result<(), Trouble> {
         let marked = tail.ends_with(MARK);
         if let Some(id) = line::leading_id(head) {
-            self.layout.push(hash_json(id), start, len, marked);
+            self.layout.push(hash_of(id), start, len, marked);
             return Ok(());
         }
         let read;

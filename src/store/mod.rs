@@ -39,11 +39,12 @@ use crate::{
     diagnostics::{self, Warning},
     disk::{Attempt, Disk, Pending, Turn, disk},
     error::Result,
-    json::Cursor,
+    json::{Cursor, JsonStr},
     session_id::SessionId,
 };
 use index_file::{IndexFile, Touch};
 use layout::hash_of;
+use line::Facts;
 use live::Live;
 use once_cell::sync::Lazy;
 use session_file::{Added, Put, SessionFile, Waiting, Written};
@@ -243,7 +244,8 @@ impl Store {
         now_ms: u64,
     ) -> Result<Addition> {
         let file = self.session(session);
-        let (added, is_untidy) = file.add_now(&self.live, id, &line)?;
+        let id = written_id(&line, id);
+        let (added, is_untidy) = file.add_now(&self.live, &id, &line)?;
         let addition = match added {
             Added::Done(written) => {
                 self.touch(session, written, None, now_ms);
@@ -251,7 +253,7 @@ impl Store {
             }
             Added::AlreadyThere => Addition::AlreadyThere,
             Added::Later => {
-                file.add_later(Waiting { id: id.to_owned(), line, now_ms });
+                file.add_later(Waiting { id, line, now_ms });
                 Addition::Later
             }
         };
@@ -278,7 +280,7 @@ impl Store {
         now_ms: u64,
     ) -> Result<Turn<()>> {
         let mut write = |_: usize, out: &mut dyn Write| write(out);
-        let mut put = Put { ids: &[id], durable, write: &mut write };
+        let mut put = Put { ids: &[&json_id(id)], durable, write: &mut write };
         self.put(attempts, session, &mut put, None, now_ms)
     }
 
@@ -303,7 +305,7 @@ impl Store {
     /// `_streaming` mark is then not taken for stale, in no process. `None` when another run of any
     /// process on this machine has said so.
     pub fn claim_message(self: &Arc<Self>, session: &SessionId, id: &str) -> Option<LiveMessage> {
-        let hash = hash_of(id);
+        let hash = hash_of(&json_id(id));
         let is_ours = self.live.claim(session, hash);
         is_ours.then(|| LiveMessage { store: self.clone(), session: session.clone(), hash })
     }
@@ -319,7 +321,7 @@ impl Store {
         id: &str,
     ) -> Result<Turn<bool>> {
         self.sweep();
-        self.session(session).has(attempts, id)
+        self.session(session).has(attempts, &json_id(id))
     }
 
     /// Brings what was added to the disk, in the background.
@@ -392,9 +394,13 @@ impl Store {
         now_ms: u64,
     ) -> Result<Turn<()>> {
         // Of a repeated id the last message counts, at the first one's place.
+        let written: Vec<(String, &str)> = messages
+            .iter()
+            .map(|(id, json)| (written_id(json.as_bytes(), id), json.as_str()))
+            .collect();
         let mut last: Vec<(&str, &str)> = Vec::with_capacity(messages.len());
         let mut places: HashMap<&str, usize> = HashMap::with_capacity(messages.len());
-        for (id, json) in messages {
+        for (id, json) in &written {
             match places.get(id.as_str()) {
                 Some(&place) => last[place].1 = json,
                 None => {
@@ -654,6 +660,19 @@ impl Store {
             this.look_after_index_later();
         });
     }
+}
+
+/// An id in the form in which `JSON.stringify` prints it.
+fn json_id(id: &str) -> String {
+    JsonStr::escape(id).as_str().to_owned()
+}
+
+/// The id that a message's JSON has, which may be more than `id`: half a surrogate pair is nothing that a
+/// string can have here.
+fn written_id(json: &[u8], id: &str) -> String {
+    let written = line::leading_id(json).map(str::to_owned);
+    let written = written.or_else(|| Facts::read(json).and_then(|facts| facts.id));
+    written.unwrap_or_else(|| json_id(id))
 }
 
 impl Sessions {

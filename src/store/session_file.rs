@@ -20,7 +20,6 @@ use super::{
 use crate::{
     disk::Turn,
     error::{Error, Result},
-    json::JsonStr,
     session_id::SessionId,
 };
 use memchr::memchr_iter;
@@ -89,6 +88,7 @@ struct AppendedLine {
 
 /// A message that is to be appended.
 pub(super) struct Waiting {
+    /// As `JSON.stringify` prints it.
     pub id: String,
     /// Its JSON.
     pub line: Vec<u8>,
@@ -483,7 +483,8 @@ impl SessionFile {
         Ok((state, locked))
     }
 
-    /// The lines that are the message `id`, each read and parsed once.
+    /// The lines that are the message `id`, each read and parsed once. Ids are those that
+    /// `JSON.stringify` prints, here and below.
     fn find(&self, state: &mut State, file: &File, id: &str) -> Result<Vec<usize>, Trouble> {
         let Some(known) = &mut state.known else { return Err(Trouble::Changed) };
         let found = self.find_in(known, file, id);
@@ -508,15 +509,13 @@ impl SessionFile {
             if !framed {
                 return Err(Trouble::Changed);
             }
-            if line.verified {
-                // It is the message that its beginning says, if that says one.
-                let head = read_exactly(file, line.start, line.len.min(HEAD as u64))?;
-                if line::leading_id(&head)
-                    .is_some_and(|found| JsonStr::escape(id).as_str() != found)
-                {
-                    continue;
-                }
-            } else {
+            // A line that was read before is the message that its beginning says, if that says one.
+            let head = read_exactly(file, line.start, line.len.min(HEAD as u64))?;
+            let said = line::leading_id(&head).filter(|_| line.verified);
+            if said.is_some_and(|said| said != id) {
+                continue;
+            }
+            if said.is_none() {
                 let bytes = read_exactly(file, line.start, line.len)?;
                 if hash_line(&bytes) != hash {
                     return Err(Trouble::Changed);
