@@ -76,19 +76,38 @@ function open(view, { replay, protocol, heartbeatMs, lastEventId }) {
 }
 
 function streamOf({ readers, reader }) {
+  // Ends a pull that is under way. While one is, the stream does not pull again, and what comes live is enqueued at once:
+  // a pull for each chunk would be a third of what a chunk costs.
+  let endPull = null;
+  const stopPulling = () => {
+    endPull?.();
+    endPull = null;
+  };
   const source = {
     start(controller) {
       reader.sink = {
         write: (bytes, isShared) => {
           controller.enqueue(isShared ? copyOf(bytes) : bytes);
-          // The stream pulls when there is room for more.
+          // Below 0 nobody waited for it: then the stream pulls when it is read. So a reader that stops has one live chunk
+          // in its queue at most.
+          if (isShared && controller.desiredSize === 0) return true;
+          stopPulling();
           return false;
         },
-        end: () => controller.close(),
+        end: () => {
+          controller.close();
+          stopPulling();
+        },
         fail: (error) => controller.error(error),
       };
     },
-    pull: () => readers.want(reader),
+    pull() {
+      readers.want(reader);
+      if (!reader.isWanting) return undefined;
+      return new Promise((resolve) => {
+        endPull = resolve;
+      });
+    },
     cancel: () => readers.close(reader),
   };
   // Nothing is pulled before somebody reads: a reader that stops costs its cursor.
