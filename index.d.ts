@@ -255,7 +255,11 @@ export interface Settings {
   pipeGraceMs: number;
   /** The longest line of the agent's output, in bytes; a longer one is skipped with a warning. @default 67108864 (64 MiB) */
   maxLineBytes: number;
-  /** The most that one run may keep for replay, in bytes; beyond it the agent is stopped with an error. @default 536870912 (512 MiB) */
+  /**
+   * The most that one run may keep for replay, in bytes; when its events alone are more, the agent is stopped with an error.
+   * What is kept of them as server-sent events, for many readers, takes what the events leave of it; the rest is made anew
+   * for readers who need it. @default 536870912 (512 MiB)
+   */
   maxRunBytes: number;
   /** How much of the beginning, and again of the end, of stderr is kept for error messages, in bytes. @default 65536 (64 KiB) */
   maxStderrBytes: number;
@@ -319,7 +323,7 @@ export interface Stats {
   subscribers: number;
   /** Events that these runs keep for replay. */
   events: number;
-  /** The memory that these events take, in bytes. */
+  /** The memory that these events take, in bytes, with what is kept of them as server-sent events. */
   bufferedBytes: number;
   /** What became of the agents' output, in lines since the process began. Blank lines do not count. */
   lines: {

@@ -8,7 +8,7 @@ import { gunzipSync } from 'node:zlib';
 import { DefaultChatTransport, parseJsonEventStream, readUIMessageStream, uiMessageChunkSchema } from 'ai';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { dropOpenParts } from '../client.js';
-import { createRunResponse, createRunStream, pipeRun } from '../index.js';
+import { createRunResponse, createRunStream, pipeRun, stats } from '../index.js';
 import { agent, agentPath, listen, newSession, puppet, runs, start, temporaryFolder, textLine, until, useStore } from './helpers/index.mjs';
 
 const decoder = new TextDecoder();
@@ -358,6 +358,46 @@ describe('many readers', () => {
     const frames = framesOf(await (await get(sessionId, { replay: 'compact' })).text());
     expect(frames.length).toBeLessThan(40);
     expect(chunksOf(frames).map(({ delta }) => delta ?? '').join('')).toBe('abcdefgh'.repeat(100_000));
+  });
+});
+
+describe('a run whose frames are longer than it may keep', () => {
+  it('counts and bounds all that it keeps, and tells every reader all', async () => {
+    const limit = 4_000_000;
+    useStore({ maxRunBytes: limit });
+    const told = await puppet();
+    const { sessionId } = start(told.agent);
+    const before = stats().bufferedBytes;
+    const options = { protocol: 'ai-sdk' };
+    const live = createRunResponse(sessionId, options).text();
+    const listener = listen(sessionId);
+    // A delta of a byte is a frame of a hundred.
+    for (let part = 0; part < 10; part++) await told.out(textLine('a').repeat(10_000));
+    await told.say('half');
+    await listener.has('half');
+    const fromHalf = createRunResponse(sessionId, { ...options, replay: false }).text();
+    for (let part = 0; part < 10; part++) await told.out(textLine('b').repeat(10_000));
+    await told.exit();
+    const text = await live;
+    expect(text.length).toBeGreaterThan(4 * limit);
+    const frames = framesOf(text);
+    expect(chunksOf(frames).map(({ delta }) => delta ?? '').join('')).toBe(listener.text());
+
+    const slow = createRunStream(sessionId, options).getReader();
+    await slow.read();
+    const late = await Promise.all(Array.from({ length: 5 }, () => createRunResponse(sessionId, options).text()));
+    for (const body of late) expect(body === text).toBe(true);
+    const { id } = frames[50_000];
+    const resumed = framesOf(await createRunResponse(sessionId, { ...options, lastEventId: id }).text());
+    expect(resumed.at(-3)).toEqual(frames.at(-3));
+    expect(framesOf(await fromHalf).at(-3)).toEqual(frames.at(-3));
+    const module = await createRunResponse(sessionId).text();
+    expect(module).toBe(listener.events.slice(0, -1).map((event) => `data: ${JSON.stringify(event)}\n\n`).join(''));
+    // Both protocols and the log; what is freed is freed in pieces.
+    const kept = stats().bufferedBytes - before;
+    expect(kept).toBeGreaterThan(400_000);
+    expect(kept).toBeLessThan(2 * limit);
+    await slow.cancel();
   });
 });
 

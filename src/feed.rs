@@ -7,6 +7,7 @@
 use crate::{
     event_log::{EventLog, NewEntries},
     frames::{FrameLog, Protocol},
+    pages::Mapped,
 };
 use std::{
     ops::AddAssign,
@@ -105,6 +106,8 @@ impl AddAssign for LineCounts {
 /// A run as it is read.
 pub struct Feed {
     run: u32,
+    /// The most bytes that its events and frames may take together.
+    most_bytes: usize,
     published: Mutex<Published>,
     /// Made when first asked for: most runs are read in one protocol, or in none.
     module_frames: OnceLock<FrameLog>,
@@ -160,10 +163,11 @@ impl Drop for Reading {
 }
 
 impl Feed {
-    /// Of the run of this number; nothing has happened yet.
-    pub fn new(run: u32) -> Self {
+    /// Of the run of this number, of which about `most_bytes` may be kept; nothing has happened yet.
+    pub fn new(run: u32, most_bytes: usize) -> Self {
         Self {
             run,
+            most_bytes,
             published: Mutex::default(),
             module_frames: OnceLock::new(),
             ai_sdk_frames: OnceLock::new(),
@@ -213,6 +217,40 @@ impl Feed {
         frames.get_or_init(|| FrameLog::new(protocol))
     }
 
+    /// Encodes more of the run's frames. `started_at` is when the run was started. False when there was
+    /// nothing to encode.
+    pub fn encode_more(&self, protocol: Protocol, started_at: u64) -> bool {
+        let frames = self.frames(protocol);
+        self.with_log(|log, _| frames.encode_more(log, started_at, self.most_frames(log)))
+    }
+
+    /// Frames from `offset` on without a copy, up to `most` bytes. None when fewer than `least` can be had
+    /// in this way.
+    pub fn share(
+        &self,
+        protocol: Protocol,
+        offset: usize,
+        least: usize,
+        most: usize,
+    ) -> Option<Mapped> {
+        let kept = self.with_log(|log, _| self.most_frames(log));
+        self.frames(protocol).share(offset, least, most, kept)
+    }
+
+    /// How many bytes the frames of one protocol may take, next to the events and the other one's.
+    fn most_frames(&self, log: &EventLog) -> usize {
+        self.most_bytes.saturating_sub(log.bytes()) / 2
+    }
+
+    /// The memory that the frames take, in bytes.
+    pub fn frame_bytes(&self) -> usize {
+        self.all_frames().map(FrameLog::kept).sum()
+    }
+
+    fn all_frames(&self) -> impl Iterator<Item = &FrameLog> {
+        [&self.module_frames, &self.ai_sdk_frames].into_iter().filter_map(OnceLock::get)
+    }
+
     /// Has `watcher` woken by whatever is published from now on.
     pub fn watch(&self, watcher: &Arc<dyn Watcher>) {
         let watcher = Arc::downgrade(watcher);
@@ -253,6 +291,8 @@ impl Feed {
         self.publish(|published| {
             published.log.append(new);
             published.lines = lines;
+            let most = self.most_frames(&published.log);
+            self.all_frames().for_each(|frames| frames.keep(most));
         });
     }
 
@@ -279,8 +319,7 @@ impl Feed {
                 () = sleep_until(until) => {}
             }
         };
-        let frames = [&self.module_frames, &self.ai_sdk_frames].into_iter();
-        log.bytes() + frames.filter_map(OnceLock::get).map(FrameLog::free).sum::<usize>()
+        log.bytes() + self.all_frames().map(FrameLog::free).sum::<usize>()
     }
 
     /// Takes the events away, unless they are kept for a reader: then it says when to try again.
@@ -348,7 +387,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn events_are_kept_for_who_is_told_of_them() {
-        let feed = Arc::new(Feed::new(1));
+        let feed = Arc::new(Feed::new(1, usize::MAX));
         let reading = feed.reading();
         let freed = tokio::spawn({
             let feed = Arc::clone(&feed);
@@ -363,7 +402,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn events_are_kept_for_who_pulls_them_but_not_for_who_stands_still() {
-        let feed = Arc::new(Feed::new(1));
+        let feed = Arc::new(Feed::new(1, usize::MAX));
         let pulling = feed.pulling();
         let freed = tokio::spawn({
             let feed = Arc::clone(&feed);

@@ -2,7 +2,9 @@
 //!
 //! A [`FrameLog`] holds the frames of one run in one protocol; it grows from the event log when a
 //! reader asks for more than there is, and lives as long as its run. Whole blocks of frames move to
-//! pages, from which readers get them without a copy. Knows no run and no reader.
+//! pages, from which readers get them without a copy. It keeps no more than it may: of what was encoded
+//! before that, only where each block begins, and who is so late that he needs it has it encoded again.
+//! Knows no run and no reader.
 
 use crate::{
     event_log::{Cursor, Entry, EventLog, Kind, OpenParts},
@@ -11,7 +13,7 @@ use crate::{
 };
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     ops::ControlFlow,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -36,35 +38,57 @@ pub struct FrameLog {
 #[derive(Debug, Default)]
 struct State {
     cursor: Cursor,
+    /// All blocks, also those that are gone.
     blocks: Vec<Block>,
+    /// The blocks before this one are gone: encoded again for those who ask for them.
+    first_kept: usize,
     /// Of all blocks.
     bytes: usize,
     encoder: Encoder,
-    /// The frames of the first blocks. None before there is a whole block, and when the system has
-    /// none.
-    pages: Option<Pages>,
+    /// The frames of kept blocks, in order, each segment with at least one. Those behind lie in their
+    /// blocks.
+    segments: VecDeque<Segment>,
     /// The system has refused to take a block: it and those behind it stay where they are.
     has_refused: bool,
+    /// The block that was encoded again last, by its number: late readers come in crowds.
+    again: Option<(usize, Block)>,
 }
 
 /// Frames of a few hundred events.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Block {
     /// The number of its first event.
     first_event: u64,
     /// Where it begins among all frames.
     start: usize,
-    /// Its frames; empty when they have moved.
+    /// Its frames; empty when they have moved or are gone.
     bytes: Vec<u8>,
     /// No more frames are added.
     is_closed: bool,
     /// Where each event's frame ends, from `start` on; equal to the one before for an event that the
-    /// protocol leaves out.
+    /// protocol leaves out. Empty when it is gone.
     ends: Vec<u32>,
+}
+
+/// Pages that are freed together.
+#[derive(Debug)]
+struct Segment {
+    /// Where it begins among all frames.
+    start: usize,
+    pages: Pages,
+}
+
+impl Segment {
+    fn end(&self) -> usize {
+        self.start + self.pages.len()
+    }
 }
 
 /// A block is closed when it has this many bytes, or before, when a reader wants it without a copy.
 const BLOCK_BYTES: usize = 64 * 1024;
+/// A segment is so much of what may be kept, so that there are few of them: each is an open file.
+const SEGMENT_PART: usize = 8;
+const LEAST_SEGMENT_BYTES: usize = 4 * BLOCK_BYTES;
 
 impl FrameLog {
     /// No frames yet.
@@ -83,9 +107,15 @@ impl FrameLog {
         (state.cursor.next(), state.bytes)
     }
 
-    /// Encodes about a block's worth of what `log` has more than this. `run` is when the run was
-    /// started. False when there was nothing to encode.
-    pub fn encode_more(&self, log: &EventLog, run: u64) -> bool {
+    /// The memory that the frames take, in bytes.
+    pub fn kept(&self) -> usize {
+        self.lock().kept()
+    }
+
+    /// Encodes about a block's worth of what `log` has more than this, and keeps about `most` bytes, of
+    /// the frames that were encoded last. `run` is when the run was started. False when there was
+    /// nothing to encode.
+    pub fn encode_more(&self, log: &EventLog, run: u64, most: usize) -> bool {
         let mut state = self.lock();
         let State { cursor, blocks, bytes, encoder, .. } = &mut *state;
         let mut number = cursor.next();
@@ -93,14 +123,7 @@ impl FrameLog {
             return false;
         }
         if blocks.last().is_none_or(|block| block.is_closed) {
-            let (first_event, start) = (number, *bytes);
-            blocks.push(Block {
-                first_event,
-                start,
-                bytes: Vec::new(),
-                is_closed: false,
-                ends: Vec::new(),
-            });
+            blocks.push(Block { first_event: number, start: *bytes, ..Block::default() });
         }
         let Some(block) = blocks.last_mut() else { return false };
         log.read(cursor, |entry, parts| {
@@ -108,46 +131,77 @@ impl FrameLog {
                 return ControlFlow::Break(());
             }
             number += 1;
-            encoder.frame(
-                self.protocol,
-                EventId { run, events: number },
-                entry,
-                parts,
-                &mut block.bytes,
-            );
+            let id = EventId { run, events: number };
+            encoder.frame(self.protocol, id, entry, parts, &mut block.bytes);
             block.ends.push(block.bytes.len() as u32);
             ControlFlow::Continue(())
         });
         *bytes = block.end();
         if block.len() >= BLOCK_BYTES {
-            state.close_last();
+            state.close_last(most);
+            state.keep(most);
         }
         true
     }
 
+    /// Frees the first frames, until `most` bytes are left, or the last segment and what is behind it.
+    pub fn keep(&self, most: usize) {
+        self.lock().keep(most);
+    }
+
     /// Where the frame of event number `event` begins; none when that is not encoded yet.
-    pub fn offset_of(&self, event: u64) -> Option<usize> {
-        let state = self.lock();
+    pub fn offset_of(&self, event: u64, log: &EventLog, run: u64) -> Option<usize> {
+        let mut state = self.lock();
         if event >= state.cursor.next() {
             return (event == state.cursor.next()).then_some(state.bytes);
         }
         let index = state.blocks.partition_point(|block| block.first_event <= event);
-        let block = &state.blocks[index.checked_sub(1)?];
+        let block = state.block(index.checked_sub(1)?, self.protocol, log, run);
         let before = (event - block.first_event) as usize;
         let within = before.checked_sub(1).map_or(0, |last| block.ends[last] as usize);
         Some(block.start + within)
     }
 
-    /// Appends frames from `offset` on to `out`, until that has `limit` bytes or all that is encoded
-    /// is read. Returns the offset behind them.
+    /// Whether the frames at `offset` are gone, and to be had from [`FrameLog::read_again`] only.
+    pub fn is_gone(&self, offset: usize) -> bool {
+        let state = self.lock();
+        offset < state.kept_from() && offset < state.bytes
+    }
+
+    /// Encodes a block that is gone again, and appends its frames from `offset` on to `out`, `limit` bytes
+    /// at most. Returns the offset behind them.
+    pub fn read_again(
+        &self,
+        offset: usize,
+        limit: usize,
+        log: &EventLog,
+        run: u64,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let mut state = self.lock();
+        let index = state.blocks.partition_point(|block| block.start <= offset);
+        let Some(index) = index.checked_sub(1).filter(|&index| index < state.first_kept) else {
+            return offset;
+        };
+        let block = state.block(index, self.protocol, log, run);
+        let rest = block.bytes.get(offset - block.start..).unwrap_or_default();
+        let taken = rest.len().min(limit);
+        out.extend_from_slice(&rest[..taken]);
+        offset + taken
+    }
+
+    /// Appends frames from `offset` on, which are not gone, to `out`, until that has `limit` bytes or all
+    /// that is encoded is read. Returns the offset behind them.
     pub fn read(&self, mut offset: usize, limit: usize, out: &mut Vec<u8>) -> usize {
         let state = self.lock();
-        let paged = state.paged();
+        if offset < state.kept_from() {
+            return offset;
+        }
         while out.len() < limit && offset < state.bytes {
-            if let Some(pages) = state.pages.as_ref().filter(|_| offset < paged) {
-                let (before, taken) = (out.len(), (paged - offset).min(limit - out.len()));
+            if let Some(segment) = state.segment(offset) {
+                let (before, taken) = (out.len(), (segment.end() - offset).min(limit - out.len()));
                 out.resize(before + taken, 0);
-                if pages.read(offset, &mut out[before..]).is_err() {
+                if segment.pages.read(offset - segment.start, &mut out[before..]).is_err() {
                     // Cannot be: it was written before it counted as there.
                     out.truncate(before);
                     break;
@@ -167,16 +221,17 @@ impl FrameLog {
 
     /// Frames from `offset` on without a copy, up to `most` bytes. None when fewer than `least` can be
     /// had in this way.
-    pub fn share(&self, offset: usize, least: usize, most: usize) -> Option<Mapped> {
+    pub fn share(&self, offset: usize, least: usize, most: usize, kept: usize) -> Option<Mapped> {
         let mut state = self.lock();
         if state.bytes.checked_sub(offset)? < least {
             return None;
         }
         if state.paged() < offset + most && state.bytes - state.paged() >= least {
-            state.close_last();
+            state.close_last(kept);
         }
-        let there = state.paged().checked_sub(offset).filter(|&there| there >= least)?;
-        state.pages.as_ref()?.map(offset, there.min(most))
+        let segment = state.segment(offset)?;
+        let there = segment.end() - offset;
+        (there >= least).then(|| segment.pages.map(offset - segment.start, there.min(most)))?
     }
 
     /// The ids, in JSON form, of the calls among what is encoded that have no result, in order.
@@ -186,7 +241,7 @@ impl FrameLog {
 
     /// Frees the frames; returns how many bytes they took.
     pub fn free(&self) -> usize {
-        std::mem::take(&mut *self.lock()).bytes
+        std::mem::take(&mut *self.lock()).kept()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,28 +250,97 @@ impl FrameLog {
 }
 
 impl State {
-    /// The offset up to which the frames have moved to the pages.
+    /// The offset up to which the kept frames have moved to pages.
     fn paged(&self) -> usize {
-        self.pages.as_ref().map_or(0, Pages::len)
+        self.segments.back().map_or_else(|| self.kept_from(), Segment::end)
     }
 
-    /// Closes the last block, which moves to the pages.
-    fn close_last(&mut self) {
+    /// The offset from which on frames are kept.
+    fn kept_from(&self) -> usize {
+        self.blocks.get(self.first_kept).map_or(self.bytes, |block| block.start)
+    }
+
+    fn kept(&self) -> usize {
+        let first = self.blocks.get(self.first_kept);
+        let events = first.map_or(0, |block| self.cursor.next() - block.first_event);
+        let again = self.again.as_ref().map_or(0, |(_, block)| block.memory());
+        self.bytes - self.kept_from() + events as usize * size_of::<u32>() + again
+    }
+
+    /// The segment that has the frame at `offset`.
+    fn segment(&self, offset: usize) -> Option<&Segment> {
+        let index = self.segments.partition_point(|segment| segment.end() <= offset);
+        self.segments.get(index).filter(|segment| segment.start <= offset)
+    }
+
+    /// A block with its index of frames: as it is kept, or encoded again with its frames.
+    fn block(&mut self, index: usize, protocol: Protocol, log: &EventLog, run: u64) -> &Block {
+        if index >= self.first_kept {
+            return &self.blocks[index];
+        }
+        let Block { first_event, start, .. } = self.blocks[index];
+        // There is a next one: the last block is kept.
+        let until = self.blocks[index + 1].first_event;
+        if self.again.as_ref().is_none_or(|&(number, _)| number != index) {
+            let mut block = Block { first_event, start, is_closed: true, ..Block::default() };
+            let mut number = first_event;
+            log.read(&mut log.cursor_at(first_event), |entry, parts| {
+                if number == until {
+                    return ControlFlow::Break(());
+                }
+                number += 1;
+                let id = EventId { run, events: number };
+                self.encoder.frame_again(protocol, id, entry, parts, &mut block.bytes);
+                block.ends.push(block.bytes.len() as u32);
+                ControlFlow::Continue(())
+            });
+            self.again = Some((index, block));
+        }
+        self.again.as_ref().map_or(&self.blocks[index], |(_, block)| block)
+    }
+
+    /// Closes the last block, which moves to the pages. `most` bytes may be kept.
+    fn close_last(&mut self, most: usize) {
+        let paged = self.paged();
         let Some(block) = self.blocks.last_mut().filter(|block| !block.is_closed) else { return };
         block.is_closed = true;
         block.ends.shrink_to_fit();
         if !self.has_refused {
-            if self.pages.is_none() {
-                self.pages = Pages::new().ok();
+            let full = (most / SEGMENT_PART).max(LEAST_SEGMENT_BYTES);
+            if self.segments.back().is_none_or(|segment| segment.pages.len() >= full)
+                && let Ok(pages) = Pages::new()
+            {
+                if let Some(last) = self.segments.back() {
+                    last.pages.close();
+                }
+                self.segments.push_back(Segment { start: paged, pages });
             }
-            let pages = self.pages.as_mut();
-            if pages.is_some_and(|pages| pages.append(&block.bytes).is_ok()) {
+            let last = self.segments.back_mut().filter(|segment| segment.end() == block.start);
+            if last.is_some_and(|segment| segment.pages.append(&block.bytes).is_ok()) {
                 block.bytes = Vec::new();
                 return;
             }
             self.has_refused = true;
+            self.segments.retain(|segment| segment.pages.len() > 0);
         }
         block.bytes.shrink_to_fit();
+    }
+
+    fn keep(&mut self, most: usize) {
+        while self.kept() > most && self.first_kept + 1 < self.blocks.len() {
+            let mut end = self.first_kept + 1;
+            if let Some(first) = self.segments.front() {
+                end = self.blocks.partition_point(|block| block.start < first.end());
+                if end == self.blocks.len() {
+                    return;
+                }
+                self.segments.pop_front();
+            }
+            for block in &mut self.blocks[self.first_kept..end] {
+                (block.bytes, block.ends) = (Vec::new(), Vec::new());
+            }
+            self.first_kept = end;
+        }
     }
 }
 
@@ -227,6 +351,10 @@ impl Block {
 
     fn end(&self) -> usize {
         self.start + self.len()
+    }
+
+    fn memory(&self) -> usize {
+        self.bytes.len() + self.ends.len() * size_of::<u32>()
     }
 }
 
@@ -295,50 +423,46 @@ impl Encoder {
         parts: &OpenParts,
         out: &mut Vec<u8>,
     ) {
-        let before = out.len();
-        if protocol == Protocol::AiSdk {
-            id.write(out);
+        if protocol == Protocol::Module || entry.kind != Kind::Json {
+            return write_frame(protocol, id, out, |out| entry.write_json(parts, out));
         }
-        out.extend_from_slice(b"data: ");
-        if protocol == Protocol::AiSdk && entry.kind == Kind::Json {
-            match self.valid_json(id.events - 1, entry) {
-                Some(json) => out.extend_from_slice(&json),
-                None => return out.truncate(before),
-            }
-        } else {
-            entry.write_json(parts, out);
+        if let Some(json) = self.valid_json(id.events - 1, entry) {
+            write_frame(protocol, id, out, |out| out.extend_from_slice(&json));
         }
-        out.extend_from_slice(b"\n\n");
+    }
+
+    /// Writes the frame of an event as it was written before.
+    fn frame_again(
+        &self,
+        protocol: Protocol,
+        id: EventId,
+        entry: Entry<'_>,
+        parts: &OpenParts,
+        out: &mut Vec<u8>,
+    ) {
+        if protocol == Protocol::Module || entry.kind != Kind::Json {
+            return write_frame(protocol, id, out, |out| entry.write_json(parts, out));
+        }
+        let number = id.events - 1;
+        let was_called = |call: &str| self.calls.get(call).is_some_and(|call| call.first < number);
+        let event = ToolEvent::read(entry)
+            .filter(|event| event.is_input || was_called(event.call.as_str()));
+        if let Some(event) = event {
+            write_frame(protocol, id, out, |out| out.extend_from_slice(&event.json()));
+        }
     }
 
     /// A tool's event as the AI SDK takes it, if it does.
     pub fn valid_json<'e>(&mut self, number: u64, entry: Entry<'e>) -> Option<Cow<'e, [u8]>> {
-        let json = entry.payload;
-        let (mut kind, mut call, mut error_text) = (None, None, None);
-        let mut cursor = json::Cursor::new(std::str::from_utf8(json).ok()?);
-        let read = cursor.members(|cursor, key| {
-            let value = cursor.value()?;
-            match key.json().as_str() {
-                "type" => kind = value.as_str(),
-                "toolCallId" => call = value.as_str(),
-                "errorText" => error_text = Some(value),
-                _ => {}
-            }
-            Ok(())
-        });
-        read.ok()?;
-        let call = call?.json();
-        let call = call.as_str();
-        match kind?.json().as_str() {
-            "tool-input-start" | "tool-input-available" => {
-                let new = || Call { first: number, input: number, has_result: false };
-                let call = self.calls.entry(call.into()).or_insert_with(new);
-                (call.input, call.has_result) = (number, false);
-            }
-            _ => self.calls.get_mut(call)?.has_result = true,
+        let event = ToolEvent::read(entry)?;
+        if event.is_input {
+            let new = || Call { first: number, input: number, has_result: false };
+            let call = self.calls.entry(event.call.as_str().into()).or_insert_with(new);
+            (call.input, call.has_result) = (number, false);
+        } else {
+            self.calls.get_mut(event.call.as_str())?.has_result = true;
         }
-        let error_text = error_text.filter(|text| text.as_str().is_none());
-        Some(error_text.map_or_else(|| json.into(), |text| with_error_text(call, text).into()))
+        Some(event.json())
     }
 
     /// The numbers of the events with the inputs of all calls so far, in order.
@@ -362,6 +486,59 @@ impl Encoder {
     }
 }
 
+fn write_frame(
+    protocol: Protocol,
+    id: EventId,
+    out: &mut Vec<u8>,
+    write_json: impl FnOnce(&mut Vec<u8>),
+) {
+    if protocol == Protocol::AiSdk {
+        id.write(out);
+    }
+    out.extend_from_slice(b"data: ");
+    write_json(out);
+    out.extend_from_slice(b"\n\n");
+}
+
+/// An event of a tool call.
+struct ToolEvent<'e> {
+    all: &'e [u8],
+    is_input: bool,
+    /// In JSON form.
+    call: Cow<'e, JsonStr>,
+    /// An error that is no string.
+    error: Option<RawValue<'e>>,
+}
+
+impl<'e> ToolEvent<'e> {
+    fn read(entry: Entry<'e>) -> Option<Self> {
+        let (mut kind, mut call, mut error_text) = (None, None, None);
+        let mut cursor = json::Cursor::new(std::str::from_utf8(entry.payload).ok()?);
+        let read = cursor.members(|cursor, key| {
+            let value = cursor.value()?;
+            match key.json().as_str() {
+                "type" => kind = value.as_str(),
+                "toolCallId" => call = value.as_str(),
+                "errorText" => error_text = Some(value),
+                _ => {}
+            }
+            Ok(())
+        });
+        read.ok()?;
+        let is_input = matches!(kind?.json().as_str(), "tool-input-start" | "tool-input-available");
+        let error = error_text.filter(|text| text.as_str().is_none());
+        Some(Self { all: entry.payload, is_input, call: call?.json(), error })
+    }
+
+    /// As the AI SDK takes it.
+    fn json(&self) -> Cow<'e, [u8]> {
+        match self.error {
+            Some(text) => with_error_text(self.call.as_str(), text).into(),
+            None => self.all.into(),
+        }
+    }
+}
+
 /// The agent may say anything as an error; the AI SDK takes a string.
 fn with_error_text(call: &str, text: RawValue<'_>) -> Vec<u8> {
     let text = JsonStr::escape(text.text());
@@ -378,7 +555,7 @@ mod tests {
 
     fn encoded(protocol: Protocol, log: &EventLog) -> (FrameLog, String) {
         let frames = FrameLog::new(protocol);
-        while frames.encode_more(log, RUN) {}
+        while frames.encode_more(log, RUN, usize::MAX) {}
         let mut bytes = Vec::new();
         let end = frames.read(0, usize::MAX, &mut bytes);
         assert_eq!(end, bytes.len());
@@ -414,13 +591,13 @@ mod tests {
             let (frames, text) = encoded(protocol, &log);
             let mut before = 0;
             for event in 0..=events.len() as u64 {
-                let offset = frames.offset_of(event).unwrap();
+                let offset = frames.offset_of(event, &log, RUN).unwrap();
                 assert!(offset >= before && text.is_char_boundary(offset));
                 let rest = &text[offset..];
                 assert!(rest.is_empty() || rest.starts_with("data: ") || rest.starts_with("id: "));
                 before = offset;
             }
-            assert_eq!(frames.offset_of(events.len() as u64 + 1), None);
+            assert_eq!(frames.offset_of(events.len() as u64 + 1, &log, RUN), None);
             for limit in [1_000, 65_536, 100_000] {
                 let (mut at, mut bytes) = (0, Vec::new());
                 while at < text.len() {
@@ -441,10 +618,47 @@ mod tests {
         for _ in 0..3 {
             let mut again = Vec::new();
             frames.read(0, usize::MAX, &mut again);
-            assert!(!frames.encode_more(&log, RUN));
+            assert!(!frames.encode_more(&log, RUN, usize::MAX));
             assert_eq!(again, text.as_bytes());
         }
         assert_eq!(frames.encoded().0, events.len() as u64);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_encoded_again_and_is_the_same() {
+        // A result before its call, which is left out, and one after it.
+        let lines: Vec<&str> = LINES.iter().rev().copied().cycle().take(9_000).collect();
+        let (log, events) = log_of(&lines);
+        for protocol in [Protocol::Module, Protocol::AiSdk] {
+            let (whole, text) = encoded(protocol, &log);
+            for most in [0, 300_000, 1_000_000] {
+                let frames = FrameLog::new(protocol);
+                while frames.encode_more(&log, RUN, most) {
+                    // What is freed is freed in segments, behind which there is a block.
+                    let slack = 2 * LEAST_SEGMENT_BYTES.max(most / SEGMENT_PART);
+                    assert!(frames.kept() <= most + slack, "{} kept of {most}", frames.kept());
+                }
+                assert!(frames.is_gone(0) && !frames.is_gone(text.len()));
+                assert_eq!(frames.encoded(), whole.encoded());
+                for limit in [1_000, 65_536, 100_000] {
+                    let (mut at, mut bytes) = (0, Vec::new());
+                    while at < text.len() {
+                        let before = bytes.len();
+                        at = match frames.is_gone(at) {
+                            true => frames.read_again(at, limit, &log, RUN, &mut bytes),
+                            false => frames.read(at, before + limit, &mut bytes),
+                        };
+                        assert!(bytes.len() > before && bytes.len() <= before + limit);
+                        assert_eq!(bytes.len(), at);
+                    }
+                    assert!(bytes == text.as_bytes());
+                }
+                for event in (0..=events.len() as u64).step_by(7) {
+                    let offset = whole.offset_of(event, &log, RUN);
+                    assert_eq!(frames.offset_of(event, &log, RUN), offset);
+                }
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! to the cursor. Neither loses or doubles anything.
 
 use crate::{
-    event_log::{Cursor, Entry, Kind, OpenParts},
+    event_log::{Cursor, Entry, EventLog, Kind, OpenParts},
     feed::Reading,
     frames::{Encoder, EventId, Protocol},
     json::{JsonStr, JsonString, trusted},
@@ -151,14 +151,14 @@ impl FrameReader {
             // Looked at before reading: what was published until then is read.
             let was_over = !self.run.feed.is_running();
             if let Some(at) = self.encode_ahead() {
-                let frames = self.run.feed.frames(self.protocol);
                 if bytes.is_empty()
-                    && let Some(shared) = frames.share(at, LEAST_SHARED_BYTES, CHUNK_BYTES)
+                    && let Some(shared) =
+                        self.run.feed.share(self.protocol, at, LEAST_SHARED_BYTES, CHUNK_BYTES)
                 {
                     self.offset = Some(at + shared.len());
                     return Some(Chunk::Shared(shared));
                 }
-                self.offset = Some(frames.read(at, CHUNK_BYTES, &mut bytes));
+                self.offset = Some(self.read(at, &mut bytes));
             }
             if self.run.feed.is_freed() {
                 self.cut();
@@ -202,14 +202,35 @@ impl FrameReader {
         self.state == State::Cut
     }
 
+    /// Appends the shared frames from `at` on to `out`, until that has [`CHUNK_BYTES`] or there are no more.
+    fn read(&self, mut at: usize, out: &mut Vec<u8>) -> usize {
+        let Self { run, protocol, .. } = self;
+        let frames = run.feed.frames(*protocol);
+        while out.len() < CHUNK_BYTES {
+            let before = at;
+            at = if frames.is_gone(at) {
+                let room = CHUNK_BYTES - out.len();
+                run.feed.with_log(|log, _| frames.read_again(at, room, log, run.started_at, out))
+            } else {
+                frames.read(at, CHUNK_BYTES, out)
+            };
+            // Unless it has just gone, it is all.
+            if at == before && (run.feed.is_freed() || !frames.is_gone(at)) {
+                break;
+            }
+        }
+        at
+    }
+
     /// Encodes what is missing of the next [`CHUNK_BYTES`] of the shared frames. Returns the offset
     /// at which they begin; none when that is not encoded yet.
     fn encode_ahead(&mut self) -> Option<usize> {
         let run = &self.run;
         let frames = run.feed.frames(self.protocol);
-        let encode_more = || run.feed.with_log(|log, _| frames.encode_more(log, run.started_at));
+        let encode_more = || run.feed.encode_more(self.protocol, run.started_at);
         while self.offset.is_none() {
-            self.offset = frames.offset_of(self.shared_from);
+            let find = |log: &EventLog| frames.offset_of(self.shared_from, log, run.started_at);
+            self.offset = run.feed.with_log(|log, _| find(log));
             if self.offset.is_none() && !encode_more() {
                 return None;
             }
@@ -227,13 +248,15 @@ pub fn read_live(run: &Run, protocol: Protocol, place: usize, out: &mut Vec<u8>)
     run.feed.pulled();
     let frames = run.feed.frames(protocol);
     while frames.encoded().1 <= place + MOST_LIVE_BYTES
-        && run.feed.with_log(|log, _| frames.encode_more(log, run.started_at))
+        && run.feed.encode_more(protocol, run.started_at)
     {}
-    if run.feed.is_freed() || frames.encoded().1 > place + MOST_LIVE_BYTES {
+    let is_little = frames.encoded().1 <= place + MOST_LIVE_BYTES;
+    if run.feed.is_freed() || !is_little {
         return false;
     }
     frames.read(place, MOST_LIVE_BYTES, out);
-    true
+    // Afterwards, because what is kept changes at any time.
+    !frames.is_gone(place)
 }
 
 /// Writes what the run's events leave open: calls without a result.

@@ -154,22 +154,22 @@ impl Bell {
     #[napi]
     pub fn find(&self, session_id: String) -> Option<RunHandle> {
         let session = SessionId::new(&session_id).ok()?;
-        let run = registry::find(&session)?;
-        let handle = self.handle(Arc::clone(&run));
-        // What has not left by now is kept for the handle.
-        (!run.feed.has_left()).then_some(handle)
+        self.handle(registry::find(&session)?)
     }
 
     /// The running run of this number, which another copy started and this one takes over.
     #[napi]
     pub fn adopt(&self, id: u32) -> Option<RunHandle> {
-        registry::find_running(id).map(|run| self.handle(run))
+        self.handle(registry::find_running(id)?)
     }
 
-    /// A handle on a run that is running or was, from where it stands now.
-    fn handle(&self, run: Arc<Run>) -> RunHandle {
+    /// A handle on a run that is running or was, from where it stands now; none when it has left since it
+    /// was found.
+    fn handle(&self, run: Arc<Run>) -> Option<RunHandle> {
         run.feed.watch(&self.watcher());
-        RunHandle::at(run, u64::MAX)
+        let handle = RunHandle::at(Arc::clone(&run), u64::MAX);
+        // What has not left by now is kept for the handle, and rings when it leaves.
+        (!run.feed.has_left()).then_some(handle)
     }
 
     fn watcher(&self) -> Arc<dyn Watcher> {

@@ -79,8 +79,8 @@ impl Run {
             message_id: message_id(&session, started_at),
             session,
             started_at,
+            feed: Arc::new(Feed::new(id, settings.max_run_bytes)),
             settings,
-            feed: Arc::new(Feed::new(id)),
             startup: Arc::default(),
             commands,
         };
