@@ -3,6 +3,7 @@
 // implementation and returns the figures. A bar is `ratio` (of the addon's figure to the module's:
 // `atMost` or `atLeast`) or `atMost` in the figure's own unit.
 import { fanout, first, flood, floodStall, freed, memory } from './delivery.mjs';
+import { http } from './http.mjs';
 import { readers, replay, replayBytes } from './replay.mjs';
 import { idle, quiet, startup, stop } from './start.mjs';
 import { flush, longHistories, longHistoriesCpu, manyHistories, userMessage } from './store.mjs';
@@ -23,6 +24,7 @@ export const cases = [
   replay,
   replayBytes,
   readers,
+  ...http,
   first,
   idle,
   flush,
