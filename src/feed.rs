@@ -305,8 +305,8 @@ impl Feed {
                 times.min_by_key(|(time, _)| *time).map(|(_, stretch)| Arc::clone(stretch))
             };
             let Some(oldest) = oldest else { break };
-            // Dropped without a lock: it takes the system a while.
-            drop(oldest.free_first());
+            // Here no lock is held: it takes the system a while.
+            oldest.free_first();
         }
     }
 
