@@ -265,7 +265,11 @@ export interface Settings {
   pipeGraceMs: number;
   /** The longest line of the agent's output, in bytes; a longer one is skipped with a warning. @default 67108864 (64 MiB) */
   maxLineBytes: number;
-  /** The most that one run may keep for replay, in bytes; beyond it the agent is stopped with an error. @default 536870912 (512 MiB) */
+  /**
+   * The most that one run may keep for replay, in bytes; when its events alone are more, the agent is stopped with an error.
+   * What is kept of them as server-sent events, for many readers, takes what the events leave of it; the rest is made anew
+   * for readers who need it. @default 536870912 (512 MiB)
+   */
   maxRunBytes: number;
   /** How much of the beginning, and again of the end, of stderr is kept for error messages, in bytes. @default 65536 (64 KiB) */
   maxStderrBytes: number;
@@ -329,7 +333,7 @@ export interface Stats {
   subscribers: number;
   /** Events that these runs keep for replay. */
   events: number;
-  /** The memory that these events take, in bytes. */
+  /** The memory that these events take, in bytes, with what is kept of them as server-sent events. */
   bufferedBytes: number;
   /** What became of the agents' output, in lines since the process began. Blank lines do not count. */
   lines: {
@@ -502,17 +506,39 @@ export interface RunStreamOptions {
   protocol?: "module" | "ai-sdk";
 }
 
+/** What is read of a request: a `Request`, or an `IncomingMessage` of `node:http`. */
+export interface RequestHeaders {
+  readonly headers:
+    | { get(name: string): string | null }
+    | { readonly [name: string]: string | readonly string[] | undefined };
+}
+
 /** How a run is sent as a response. */
 export interface RunResponseOptions extends RunStreamOptions {
-  /** Its `Last-Event-ID` header is read where `lastEventId` is not given. */
-  request?: Request;
-  /** Headers to add to, or to put in the place of, those that the response has. */
-  headers?: ConstructorParameters<typeof Headers>[0];
   /**
-   * The status when there is a run.
+   * Its `Last-Event-ID` header is read where `lastEventId` is not given.
+   * @default for {@link pipeRun}, the request that the response answers
+   */
+  request?: RequestHeaders | null;
+  /** Headers to add to, or to put in the place of, those that the response has. */
+  headers?: ConstructorParameters<typeof Headers>[0] | null;
+  /**
+   * The status when there is a run: from 200 to 599, and not 204, 205 or 304, which have no body.
    * @default 200
    */
   status?: number;
+}
+
+/** What {@link pipeRun} writes to: a `ServerResponse` of `node:http`, or what behaves as one. */
+export interface WritableResponse {
+  readonly headersSent: boolean;
+  readonly writableEnded: boolean;
+  readonly destroyed: boolean;
+  writeHead(status: number, headers: Record<string, string | string[]>): unknown;
+  write(chunk: Uint8Array): boolean;
+  end(chunk?: string): unknown;
+  destroy(error?: Error): unknown;
+  on(event: string, listener: (...args: never[]) => void): unknown;
 }
 
 /**
@@ -539,6 +565,19 @@ export function createRunStream(
  * @throws `INVALID_ARGUMENT`
  */
 export function createRunResponse(sessionId: string, options?: RunResponseOptions): Response;
+
+/**
+ * Writes the response of {@link createRunResponse} to a `ServerResponse`, for servers that are not web-standard: `node:http`,
+ * Express, Fastify (`reply.hijack()`, then `reply.raw`), the pages router of Next.js. It costs less than a stream. The run is
+ * read as fast as the client takes it, and no longer than the client is there. Headers that are set on the response are sent,
+ * too. The run goes on when the client goes away.
+ *
+ * @returns A promise that is fulfilled when the response is over: with `true` when the run was sent to its end; with `false`
+ * when there is no run, when the client went away, and when it stood still for too long (`READER_TOO_SLOW`: its connection is
+ * closed). Never rejected.
+ * @throws `INVALID_ARGUMENT`, also when the response's headers are sent already
+ */
+export function pipeRun(sessionId: string, response: WritableResponse, options?: RunResponseOptions): Promise<boolean>;
 
 /** A line of a session's file. */
 export type StoredMessage = Record<string, unknown> & { id: string };

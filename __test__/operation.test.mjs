@@ -392,3 +392,26 @@ describe('onWarning', () => {
     expect(heard).toContainEqual(expect.objectContaining({ code: 'START_FAILED', sessionId }));
   });
 });
+
+describe('a fault of the package with one run', () => {
+  better('neither keeps the others from their events nor ends the process, and is said', async () => {
+    const host = server(
+      async ({ runs, tell, agent, ended }) => {
+        runs.startRun({ sessionId: 'broken', message: 'm', agent: agent('says-and-waits', 'x') });
+        globalThis[Symbol.for('active-runs.hub.1')].find('broken').deliver = () => {
+          throw new Error('a fault of the package');
+        };
+        runs.startRun({ sessionId: 'whole', message: 'm', agent: agent('floods', 5_000) });
+        let text = '';
+        runs.subscribeToRun('whole', (event) => {
+          if (event?.type === 'text-delta') text += event.delta;
+        });
+        await ended('whole');
+        await tell(text.length);
+      },
+      { settings: { storeDir: temporaryFolder() } },
+    );
+    expect(await host.told()).toBe(Array.from({ length: 5_000 }, (_, number) => `${number} `).join('').length);
+    await until(() => host.stderr().includes('events of session broken: Error: a fault of the package'), 'it was said');
+  });
+});

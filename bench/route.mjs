@@ -15,3 +15,17 @@ export function routeBytes({ subscribeToRun }, sessionId) {
     });
   });
 }
+
+/** The same as a stream, as the routes make one: every event is enqueued when it comes. */
+export function routeStream({ subscribeToRun }, sessionId) {
+  let unsubscribe;
+  return new ReadableStream({
+    start(controller) {
+      unsubscribe = subscribeToRun(sessionId, (event) => {
+        if (event === null) controller.close();
+        else controller.enqueue(encoder.encode(`data: ${JSON.stringify(event)}\n\n`));
+      });
+    },
+    cancel: () => unsubscribe?.(),
+  });
+}

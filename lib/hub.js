@@ -143,9 +143,15 @@ class Hub {
     const until = performance.now() + (this.readers.isBusy ? BUDGET_MS / 2 : BUDGET_MS);
     for (const view of this.#pending) {
       this.#pending.delete(view);
-      // To the end of the line while it has more, so that runs take turns.
-      if (view.deliver()) this.#pending.add(view);
-      if (view.hasLeft) this.#drop(view);
+      try {
+        // To the end of the line while it has more, so that runs take turns.
+        if (view.deliver()) this.#pending.add(view);
+        if (view.hasLeft) this.#drop(view);
+      } catch (error) {
+        // A fault of this package. It must not keep the other runs from their news, nor end the process.
+        const { sessionId } = view;
+        this.#bell.printWarning(`failed to deliver the events of session ${sessionId}: ${inspect(error)}`);
+      }
       if (performance.now() > until) break;
     }
     if (this.#pending.size > 0 && !this.#isScheduled) {

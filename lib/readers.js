@@ -11,12 +11,14 @@ const { performance } = require('node:perf_hooks');
 
 /** Above this many readers of a realm, news is gathered before it is sent. */
 const MANY_READERS = 16;
-/** Then a round begins so long after the one before at the soonest, in ms: it costs the loop most to wake. */
-const LEAST_GATHER_MS = 8;
+/** Then a round begins so long after the one before at the soonest, in ms. */
+const LEAST_GATHER_MS = 4;
 /** And no later than this, however long a round takes. */
 const MOST_GATHER_MS = 50;
 /** How much longer than a round the rounds lie apart: the rest of the time is others'. */
-const GATHER_FACTOR = 2;
+const GATHER_FACTOR = 5;
+/** By what part of the difference to the last round's the time between rounds is changed: one may be an exception. */
+const GATHER_STEP = 1 / 8;
 /**
  * Readers that are served before the budget is looked at again. What they write in consequence, in microtasks and ticks,
  * is done by then, and counts.
@@ -123,7 +125,7 @@ class Readers {
   #isServing = false;
   /** Views with news for those who wait. */
   #fresh = new Set();
-  #roundAt = -Infinity;
+  #roundAt = 0;
   #gatherMs = LEAST_GATHER_MS;
   #isRoundOver = true;
   #gathering = null;
@@ -183,9 +185,9 @@ class Readers {
     else this.#serve(reader);
   }
 
-  /** How long news should be gathered from now on, in ms, before it is sent. */
+  /** How long news should be gathered from now on, in whole ms as timers count, before it is sent. */
   get gatherMs() {
-    return this.#size > MANY_READERS ? this.#roundAt + this.#gatherMs - performance.now() : 0;
+    return this.#size > MANY_READERS ? Math.trunc(this.#roundAt + this.#gatherMs - performance.now()) : 0;
   }
 
   /** The view's run has news. */
@@ -252,7 +254,8 @@ class Readers {
     if (this.#isRoundOver) return;
     this.#isRoundOver = true;
     const took = performance.now() - this.#roundAt;
-    this.#gatherMs = Math.min(Math.max(GATHER_FACTOR * took, LEAST_GATHER_MS), MOST_GATHER_MS);
+    const wanted = Math.min(Math.max(GATHER_FACTOR * took, LEAST_GATHER_MS), MOST_GATHER_MS);
+    this.#gatherMs += (wanted - this.#gatherMs) * GATHER_STEP;
   }
 
   /** Whether this turn's budget is spent. Begins a turn when none is under way. */

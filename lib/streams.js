@@ -3,7 +3,7 @@
 // A run as a response body. The native part encodes each event once, whoever reads; `lib/readers.js` says
 // who gets bytes when; here is where they go: into a stream, or straight into a response of `node:http`.
 
-const { checkObject, checkOptionalString, checkString } = require('./arguments.js');
+const { checkObject, checkOptionalString, checkString, shown } = require('./arguments.js');
 const { invalidArgument } = require('./errors.js');
 const { getHub } = require('./hub.js');
 const { copyOf } = require('./readers.js');
@@ -18,10 +18,10 @@ function readOptions(options = {}) {
   const { replay = true, lastEventId, protocol = 'module' } = checkObject('options', options);
   const { heartbeatMs = DEFAULT_HEARTBEAT_MS } = options;
   if (replay !== true && replay !== false && replay !== 'compact') {
-    throw invalidArgument('replay', `must be true, false or "compact", not ${String(replay)}`);
+    throw invalidArgument('replay', `must be true, false or "compact", not ${shown(replay)}`);
   }
   if (protocol !== 'module' && protocol !== 'ai-sdk') {
-    throw invalidArgument('protocol', `must be "module" or "ai-sdk", not ${String(protocol)}`);
+    throw invalidArgument('protocol', `must be "module" or "ai-sdk", not ${shown(protocol)}`);
   }
   if (!Number.isInteger(heartbeatMs) || heartbeatMs < 0 || heartbeatMs > LONGEST_MS) {
     throw invalidArgument('heartbeatMs', `must be a whole number from 0 to ${LONGEST_MS}`);
@@ -38,7 +38,7 @@ function readOptions(options = {}) {
 function readResponseOptions(options, defaultRequest) {
   const { request, headers, status = 200, ...rest } = checkObject('options', options);
   if (!Number.isInteger(status) || status < 200 || status > 599 || BODILESS.includes(status)) {
-    const reason = `must be a whole number from 200 to 599, of a response that has a body, not ${String(status)}`;
+    const reason = `must be a whole number from 200 to 599, of a response that has a body, not ${shown(status)}`;
     throw invalidArgument('status', reason);
   }
   const fromRequest = resumeHeader(request ?? defaultRequest);
@@ -76,19 +76,38 @@ function open(view, { replay, protocol, heartbeatMs, lastEventId }) {
 }
 
 function streamOf({ readers, reader }) {
+  // Ends a pull that is under way. While one is, the stream does not pull again, and what comes live is enqueued at once:
+  // a pull for each chunk would be a third of what a chunk costs.
+  let endPull = null;
+  const stopPulling = () => {
+    endPull?.();
+    endPull = null;
+  };
   const source = {
     start(controller) {
       reader.sink = {
         write: (bytes, isShared) => {
           controller.enqueue(isShared ? copyOf(bytes) : bytes);
-          // The stream pulls when there is room for more.
+          // Below 0 nobody waited for it: then the stream pulls when it is read. So a reader that stops has one live chunk
+          // in its queue at most.
+          if (isShared && controller.desiredSize === 0) return true;
+          stopPulling();
           return false;
         },
-        end: () => controller.close(),
+        end: () => {
+          controller.close();
+          stopPulling();
+        },
         fail: (error) => controller.error(error),
       };
     },
-    pull: () => readers.want(reader),
+    pull() {
+      readers.want(reader);
+      if (!reader.isWanting) return undefined;
+      return new Promise((resolve) => {
+        endPull = resolve;
+      });
+    },
     cancel: () => readers.close(reader),
   };
   // Nothing is pulled before somebody reads: a reader that stops costs its cursor.

@@ -6,7 +6,7 @@
 
 use crate::{
     event_log::{EventLog, NewEntries},
-    frames::{FrameLog, Protocol},
+    frames::{FrameLog, Kept, Protocol},
 };
 use std::{
     ops::AddAssign,
@@ -105,8 +105,11 @@ impl AddAssign for LineCounts {
 /// A run as it is read.
 pub struct Feed {
     run: u32,
+    /// The most bytes that its events and frames may take together.
+    most_bytes: usize,
     published: Mutex<Published>,
     frames: Mutex<Frames>,
+    kept: Arc<Kept>,
     readers: Mutex<Readers>,
     /// A reader has gone.
     one_less: Notify,
@@ -136,6 +139,10 @@ impl Frames {
             Protocol::Module => &mut self.module,
             Protocol::AiSdk => &mut self.ai_sdk,
         }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<FrameLog>> {
+        self.module.iter().chain(&self.ai_sdk)
     }
 }
 
@@ -175,12 +182,14 @@ impl Drop for Reading {
 }
 
 impl Feed {
-    /// Of the run of this number; nothing has happened yet.
-    pub fn new(run: u32) -> Self {
+    /// Of the run of this number, of which about `most_bytes` may be kept; nothing has happened yet.
+    pub fn new(run: u32, most_bytes: usize) -> Self {
         Self {
             run,
+            most_bytes,
             published: Mutex::default(),
             frames: Mutex::default(),
+            kept: Arc::new(Kept::new(most_bytes)),
             readers: Mutex::default(),
             one_less: Notify::new(),
         }
@@ -235,8 +244,8 @@ impl Feed {
         if let (Some(before), None) = (before, &begin) {
             return Arc::clone(before);
         }
-        let made =
-            Arc::new(FrameLog::new(protocol, stretches.len(), begin.unwrap_or_default(), end));
+        let (begin, kept) = (begin.unwrap_or_default(), Arc::clone(&self.kept));
+        let made = Arc::new(FrameLog::new(protocol, stretches.len(), begin, end, kept));
         stretches.insert(behind, Arc::clone(&made));
         made
     }
@@ -248,9 +257,62 @@ impl Feed {
 
     /// How many events have been encoded as frames, in all protocols together.
     pub fn frames_encoded(&self) -> u64 {
-        let frames = self.frames();
-        let all = frames.module.iter().chain(&frames.ai_sdk);
-        all.map(|stretch| stretch.encoded().0 - stretch.first()).sum()
+        self.frames().all().map(|stretch| stretch.encoded().0 - stretch.first()).sum()
+    }
+
+    /// Encodes more of these frames. `run` is the run's stamp. False when there was nothing to encode.
+    pub fn encode_more(&self, frames: &FrameLog, run: u64) -> bool {
+        let is_more = self.with_log(|log, _| frames.encode_more(log, run));
+        self.free_frames();
+        is_more
+    }
+
+    /// Appends these frames from `offset` on to `out`, until that has `limit` bytes or all that is encoded
+    /// is read. Returns the offset behind them.
+    pub fn read_frames(
+        &self,
+        frames: &FrameLog,
+        run: u64,
+        mut offset: usize,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        while out.len() < limit {
+            let before = offset;
+            offset = match frames.is_gone(offset) {
+                true => self.with_log(|log, _| frames.read_again(offset, limit, log, run, out)),
+                false => frames.read(offset, limit, out),
+            };
+            // Unless it has just gone, it is all.
+            if offset == before && (self.is_freed() || !frames.is_gone(offset)) {
+                break;
+            }
+        }
+        offset
+    }
+
+    /// The memory that the frames take, in bytes.
+    pub fn frame_bytes(&self) -> usize {
+        self.kept.bytes()
+    }
+
+    /// Frees the frames that were encoded first, until no more are kept than may be.
+    fn free_frames(&self) {
+        while self.kept.is_too_much() {
+            let oldest = {
+                let frames = self.frames();
+                let times = frames.all().filter_map(|stretch| Some((stretch.oldest()?, stretch)));
+                times.min_by_key(|(time, _)| *time).map(|(_, stretch)| Arc::clone(stretch))
+            };
+            let Some(oldest) = oldest else { break };
+            // Here no lock is held: it takes the system a while.
+            oldest.free_first();
+        }
+    }
+
+    /// How many bytes the frames may take, next to the events.
+    fn most_frames(&self, log: &EventLog) -> usize {
+        self.most_bytes.saturating_sub(log.bytes())
     }
 
     /// Has `watcher` woken by whatever is published from now on.
@@ -293,7 +355,9 @@ impl Feed {
         self.publish(|published| {
             published.log.append(new);
             published.lines = lines;
+            self.kept.set_most(self.most_frames(&published.log));
         });
+        self.free_frames();
     }
 
     /// The run is over.
@@ -320,8 +384,10 @@ impl Feed {
             }
         };
         let frames = std::mem::take(&mut *self.frames());
-        let frames = frames.module.iter().chain(&frames.ai_sdk);
-        log.bytes() + frames.map(|stretch| stretch.free()).sum::<usize>()
+        let bytes = log.bytes() + self.kept.bytes();
+        frames.all().for_each(|stretch| stretch.free());
+        self.kept.forget();
+        bytes
     }
 
     /// Takes the events away, unless they are kept for a reader: then it says when to try again.
@@ -393,7 +459,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn events_are_kept_for_who_is_told_of_them() {
-        let feed = Arc::new(Feed::new(1));
+        let feed = Arc::new(Feed::new(1, usize::MAX));
         let reading = feed.reading();
         let freed = tokio::spawn({
             let feed = Arc::clone(&feed);
@@ -408,7 +474,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn events_are_kept_for_who_pulls_them_but_not_for_who_stands_still() {
-        let feed = Arc::new(Feed::new(1));
+        let feed = Arc::new(Feed::new(1, usize::MAX));
         let pulling = feed.pulling();
         let freed = tokio::spawn({
             let feed = Arc::clone(&feed);

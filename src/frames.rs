@@ -2,7 +2,9 @@
 //!
 //! A [`FrameLog`] holds the frames of a stretch of one run in one protocol; it grows from the event log
 //! when a reader asks for more than there is, and lives as long as its run. Whole blocks of frames move to
-//! pages, from which readers get them without a copy. Knows no run and no reader.
+//! pages, from which readers get them without a copy. [`Kept`] counts what all stretches of a run keep: of
+//! more than that may be, the frames that were encoded last stay, and who needs others has them encoded
+//! again. Knows no run and no reader.
 
 use crate::{
     event_log::{Cursor, Entry, EventLog, Kind, OpenParts},
@@ -10,8 +12,12 @@ use crate::{
     pages::{Mapped, Pages},
 };
 use std::{
+    collections::VecDeque,
     ops::ControlFlow,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 /// What the frames contain.
@@ -24,6 +30,69 @@ pub enum Protocol {
     AiSdk,
 }
 
+/// What all stretches of a run keep, in all protocols together.
+#[derive(Debug)]
+pub struct Kept {
+    /// The most bytes that they may keep.
+    most: AtomicUsize,
+    bytes: AtomicUsize,
+    /// How often something was encoded: which frames are older.
+    encoded: AtomicU64,
+    /// What was encoded again last: late readers come in crowds.
+    again: Mutex<Option<Again>>,
+}
+
+/// A block that had been freed, encoded again.
+#[derive(Debug)]
+struct Again {
+    protocol: Protocol,
+    /// The offset of its first frame.
+    offset: usize,
+    block: Block,
+}
+
+impl Kept {
+    /// Nothing yet, and `most` bytes at most.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most: most.into(),
+            bytes: AtomicUsize::new(0),
+            encoded: AtomicU64::new(0),
+            again: Mutex::default(),
+        }
+    }
+
+    /// The memory that the frames take, in bytes.
+    pub fn bytes(&self) -> usize {
+        let again = self.again();
+        let again = again.as_ref().map_or(0, |again| again.block.memory());
+        self.bytes.load(Ordering::Relaxed) + again
+    }
+
+    /// From now on, `most` bytes may be kept.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// Whether more is kept than may be.
+    pub fn is_too_much(&self) -> bool {
+        self.bytes() > self.most()
+    }
+
+    /// Forgets what was encoded again.
+    pub fn forget(&self) {
+        *self.again() = None;
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    fn again(&self) -> MutexGuard<'_, Option<Again>> {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The frames of a stretch of a run in one protocol.
 #[derive(Debug)]
 pub struct FrameLog {
@@ -32,6 +101,7 @@ pub struct FrameLog {
     first: u64,
     /// The offset of its first frame.
     base: usize,
+    kept: Arc<Kept>,
     state: Mutex<State>,
 }
 
@@ -40,35 +110,59 @@ struct State {
     cursor: Cursor,
     /// The event at which it ends, and another begins; none while it grows with the run.
     end: Option<u64>,
+    /// All blocks, also those that were freed.
     blocks: Vec<Block>,
+    /// The blocks before this one were freed: they are encoded again for who asks for them.
+    first_kept: usize,
     /// Of all blocks.
     bytes: usize,
-    /// The frames of the first blocks. None before there is a whole block, and when the system has
-    /// none.
-    pages: Option<Pages>,
+    /// What [`Kept`] counts of it.
+    counted: usize,
+    /// The frames of kept blocks, in order, each segment with at least one. Those behind lie in their
+    /// blocks.
+    segments: VecDeque<Segment>,
     /// No block is to move, or the system has refused to take one: it and those behind it stay where they
     /// are.
     has_refused: bool,
 }
 
 /// Frames of a few hundred events.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Block {
     /// The number of its first event.
     first_event: u64,
-    /// Where it begins among all frames.
+    /// Where it begins among the frames of its stretch.
     start: usize,
-    /// Its frames; empty when they have moved.
+    /// Its frames; empty when they have moved or were freed.
     bytes: Vec<u8>,
     /// No more frames are added.
     is_closed: bool,
     /// Where each event's frame ends, from `start` on; equal to the one before for an event that the
-    /// protocol leaves out.
+    /// protocol leaves out. Empty when they were freed.
     ends: Vec<u32>,
+    /// When frames were last added, by [`Kept::encoded`].
+    encoded: u64,
+}
+
+/// Pages that are freed together.
+#[derive(Debug)]
+pub struct Segment {
+    /// Where it begins among the frames of its stretch.
+    start: usize,
+    pages: Pages,
+}
+
+impl Segment {
+    fn end(&self) -> usize {
+        self.start + self.pages.len()
+    }
 }
 
 /// A block is closed when it has this many bytes, or before, when a reader wants it without a copy.
 const BLOCK_BYTES: usize = 64 * 1024;
+/// A segment is so much of what may be kept, so that there are few of them: each is an open file.
+const SEGMENT_PART: usize = 8;
+const LEAST_SEGMENT_BYTES: usize = 4 * BLOCK_BYTES;
 /// So many stretches have pages: each takes a descriptor, and a client says where its stretch begins.
 const MOST_PAGED: usize = 8;
 /// A stretch has fewer bytes than this.
@@ -77,11 +171,17 @@ const LONGEST: usize = 1 << 36;
 impl FrameLog {
     /// No frames yet, of the events from `cursor` on, up to event number `end` if there is one. It is
     /// the run's `stretch`th in this protocol.
-    pub fn new(protocol: Protocol, stretch: usize, cursor: Cursor, end: Option<u64>) -> Self {
+    pub fn new(
+        protocol: Protocol,
+        stretch: usize,
+        cursor: Cursor,
+        end: Option<u64>,
+        kept: Arc<Kept>,
+    ) -> Self {
         let (first, base) = (cursor.next(), stretch * LONGEST);
         let has_refused = stretch >= MOST_PAGED;
         let state = State { cursor, end, has_refused, ..State::default() };
-        Self { protocol, first, base, state: Mutex::new(state) }
+        Self { protocol, first, base, kept, state: Mutex::new(state) }
     }
 
     /// Whether an offset is one of its own: no two stretches have one in common.
@@ -121,69 +221,80 @@ impl FrameLog {
         (state.cursor.next(), self.base + state.bytes)
     }
 
-    /// Encodes about a block's worth of what `log` has more than this. `run` is the run's
-    /// stamp. False when there was nothing to encode.
+    /// Encodes about a block's worth of what `log` has more than this. `run` is the run's stamp. False
+    /// when there was nothing to encode.
     pub fn encode_more(&self, log: &EventLog, run: u64) -> bool {
         let mut state = self.lock();
         let State { cursor, end, blocks, bytes, .. } = &mut *state;
-        let mut number = cursor.next();
+        let number = cursor.next();
         let end = end.unwrap_or(u64::MAX).min(log.len());
         if number >= end {
             return false;
         }
         if blocks.last().is_none_or(|block| block.is_closed) {
-            let (first_event, start) = (number, *bytes);
-            blocks.push(Block {
-                first_event,
-                start,
-                bytes: Vec::new(),
-                is_closed: false,
-                ends: Vec::new(),
-            });
+            blocks.push(Block { first_event: number, start: *bytes, ..Block::default() });
         }
         let Some(block) = blocks.last_mut() else { return false };
-        log.read(cursor, |entry, parts| {
-            if block.bytes.len() >= BLOCK_BYTES || number == end {
-                return ControlFlow::Break(());
-            }
-            number += 1;
-            let id = EventId { run, events: number };
-            write_frame(self.protocol, id, entry, parts, &mut block.bytes);
-            block.ends.push(block.bytes.len() as u32);
-            ControlFlow::Continue(())
-        });
+        block.encode(self.protocol, log, cursor, end, run);
+        block.encoded = self.kept.encoded.fetch_add(1, Ordering::Relaxed) + 1;
         *bytes = block.end();
         if block.len() >= BLOCK_BYTES {
-            state.close_last();
+            state.close_last(self.kept.most());
         }
+        self.count(&mut state);
         true
+    }
+
+    /// When the first frames were encoded that can be freed, by a clock that all stretches of the run
+    /// share. None when there are none, or when nothing was encoded later: whoever has had them encoded is
+    /// about to read them.
+    pub fn oldest(&self) -> Option<u64> {
+        let (_, encoded) = self.lock().first_unit()?;
+        (encoded < self.kept.encoded.load(Ordering::Relaxed)).then_some(encoded)
+    }
+
+    /// Frees these frames. What is returned takes the memory until it is dropped.
+    pub fn free_first(&self) -> Option<Segment> {
+        let mut state = self.lock();
+        let (end, _) = state.first_unit()?;
+        let segment = state.segments.pop_front();
+        let first = std::mem::replace(&mut state.first_kept, end);
+        for block in &mut state.blocks[first..end] {
+            block.is_closed = true;
+            (block.bytes, block.ends) = (Vec::new(), Vec::new());
+        }
+        self.count(&mut state);
+        segment
     }
 
     /// Where the frame of event number `event`, which is not before its first, begins; none when that
     /// is not encoded yet.
-    pub fn offset_of(&self, event: u64) -> Option<usize> {
+    pub fn offset_of(&self, event: u64, log: &EventLog, run: u64) -> Option<usize> {
         let state = self.lock();
         if event >= state.cursor.next() {
             return (event == state.cursor.next()).then_some(self.base + state.bytes);
         }
-        let index = state.blocks.partition_point(|block| block.first_event <= event);
-        let block = &state.blocks[index.checked_sub(1)?];
-        let before = (event - block.first_event) as usize;
-        let within = before.checked_sub(1).map_or(0, |last| block.ends[last] as usize);
-        Some(self.base + block.start + within)
+        let behind = state.blocks.partition_point(|block| block.first_event <= event);
+        self.with_block(&state, behind.checked_sub(1)?, log, run, |block| {
+            let before = (event - block.first_event) as usize;
+            let within = match before.checked_sub(1) {
+                Some(last) => *block.ends.get(last)? as usize,
+                None => 0,
+            };
+            Some(self.base + block.start + within)
+        })
     }
 
-    /// Appends frames from `offset` on to `out`, until that has `limit` bytes or all that is encoded
-    /// is read. Returns the offset behind them.
+    /// Appends frames from `offset` on to `out`, until that has `limit` bytes or all that is encoded is
+    /// read, or what follows was freed. Returns the offset behind them.
     pub fn read(&self, offset: usize, limit: usize, out: &mut Vec<u8>) -> usize {
         let mut offset = offset - self.base;
         let state = self.lock();
-        let paged = state.paged();
-        while out.len() < limit && offset < state.bytes {
-            if let Some(pages) = state.pages.as_ref().filter(|_| offset < paged) {
-                let (before, taken) = (out.len(), (paged - offset).min(limit - out.len()));
+        while out.len() < limit && (state.kept_from()..state.bytes).contains(&offset) {
+            if let Some(segment) = state.segment(offset) {
+                let (before, taken) = (out.len(), (segment.end() - offset).min(limit - out.len()));
                 out.resize(before + taken, 0);
-                if pages.read(offset, &mut out[before..]).is_err() {
+                if segment.pages.read(offset - segment.start, &mut out[before..]).is_err() {
                     // Cannot be: it was written before it counted as there.
                     out.truncate(before);
                     break;
@@ -191,14 +302,33 @@ impl FrameLog {
                 offset += taken;
                 continue;
             }
-            let index = state.blocks.partition_point(|block| block.start <= offset);
-            let Some(block) = index.checked_sub(1).map(|index| &state.blocks[index]) else { break };
-            let rest = &block.bytes[offset - block.start..];
-            let taken = rest.len().min(limit - out.len());
-            out.extend_from_slice(&rest[..taken]);
-            offset += taken;
+            let Some(index) = state.block_at(offset) else { break };
+            offset = state.blocks[index].read(offset, limit, out);
         }
         self.base + offset
+    }
+
+    /// Whether the frames at `offset` were freed, and are to be had from [`FrameLog::read_again`] only.
+    pub fn is_gone(&self, offset: usize) -> bool {
+        let state = self.lock();
+        (offset - self.base) < state.kept_from()
+    }
+
+    /// Appends frames that were freed, from `offset` on and of one block, to `out`, until that has `limit`
+    /// bytes. Returns the offset behind them.
+    pub fn read_again(
+        &self,
+        offset: usize,
+        limit: usize,
+        log: &EventLog,
+        run: u64,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let state = self.lock();
+        let within = offset - self.base;
+        let index = state.block_at(within).filter(|&index| index < state.first_kept);
+        let Some(index) = index else { return offset };
+        self.base + self.with_block(&state, index, log, run, |block| block.read(within, limit, out))
     }
 
     /// Frames from `offset` on without a copy, up to `most` bytes. None when fewer than `least` can be
@@ -210,15 +340,55 @@ impl FrameLog {
             return None;
         }
         if state.paged() < offset + most && state.bytes - state.paged() >= least {
-            state.close_last();
+            state.close_last(self.kept.most());
         }
-        let there = state.paged().checked_sub(offset).filter(|&there| there >= least)?;
-        state.pages.as_ref()?.map(offset, there.min(most))
+        let segment = state.segment(offset)?;
+        let there = segment.end() - offset;
+        (there >= least).then(|| segment.pages.map(offset - segment.start, there.min(most)))?
     }
 
-    /// Frees the frames; returns how many bytes they took.
-    pub fn free(&self) -> usize {
-        std::mem::take(&mut *self.lock()).bytes
+    /// Frees all frames, of a run whose events are gone.
+    pub fn free(&self) {
+        let mut state = self.lock();
+        let counted = state.counted;
+        *state = State { counted, ..State::default() };
+        self.count(&mut state);
+    }
+
+    /// Calls `read` with a block and its index of frames: as it is kept, or encoded again with its frames.
+    fn with_block<R>(
+        &self,
+        state: &State,
+        index: usize,
+        log: &EventLog,
+        run: u64,
+        read: impl FnOnce(&Block) -> R,
+    ) -> R {
+        let block = &state.blocks[index];
+        if index >= state.first_kept {
+            return read(block);
+        }
+        let (protocol, offset) = (self.protocol, self.base + block.start);
+        let mut again = self.kept.again();
+        let known = again.take_if(|again| (again.protocol, again.offset) == (protocol, offset));
+        let known = known.unwrap_or_else(|| {
+            // Its memory goes first.
+            *again = None;
+            let next = state.blocks.get(index + 1);
+            let end = next.map_or(state.cursor.next(), |next| next.first_event);
+            let Block { first_event, start, .. } = *block;
+            let mut block = Block { first_event, start, ..Block::default() };
+            block.encode(protocol, log, &mut log.cursor_at(first_event), end, run);
+            Again { protocol, offset, block }
+        });
+        read(&again.insert(known).block)
+    }
+
+    fn count(&self, state: &mut State) {
+        let (before, now) = (state.counted, state.kept());
+        state.counted = now;
+        // The sum wraps as the difference does.
+        self.kept.bytes.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -227,38 +397,115 @@ impl FrameLog {
 }
 
 impl State {
-    /// The offset up to which the frames have moved to the pages.
+    /// The offset up to which the kept frames have moved to pages.
     fn paged(&self) -> usize {
-        self.pages.as_ref().map_or(0, Pages::len)
+        self.segments.back().map_or_else(|| self.kept_from(), Segment::end)
     }
 
-    /// Closes the last block, which moves to the pages.
-    fn close_last(&mut self) {
+    /// The offset from which on frames are kept.
+    fn kept_from(&self) -> usize {
+        self.blocks.get(self.first_kept).map_or(self.bytes, |block| block.start)
+    }
+
+    fn kept(&self) -> usize {
+        let first = self.blocks.get(self.first_kept);
+        let events = first.map_or(0, |block| self.cursor.next() - block.first_event);
+        self.bytes - self.kept_from() + events as usize * size_of::<u32>()
+    }
+
+    /// The segment that has the frame at `offset`.
+    fn segment(&self, offset: usize) -> Option<&Segment> {
+        let index = self.segments.partition_point(|segment| segment.end() <= offset);
+        self.segments.get(index).filter(|segment| segment.start <= offset)
+    }
+
+    /// The block that has the frame at `offset`.
+    fn block_at(&self, offset: usize) -> Option<usize> {
+        self.blocks.partition_point(|block| block.start <= offset).checked_sub(1)
+    }
+
+    /// The first kept blocks, which are freed together: before which block they end, and when the last of
+    /// them was encoded. None when the run adds to them.
+    fn first_unit(&self) -> Option<(usize, u64)> {
+        let end = match self.segments.front() {
+            Some(first) => self.blocks.partition_point(|block| block.start < first.end()),
+            None => self.first_kept + 1,
+        };
+        let last = self.blocks.get(end - 1)?;
+        (last.is_closed || self.end.is_some()).then_some((end, last.encoded))
+    }
+
+    /// Closes the last block, which moves to the pages. `most` bytes may be kept.
+    fn close_last(&mut self, most: usize) {
+        let paged = self.paged();
         let Some(block) = self.blocks.last_mut().filter(|block| !block.is_closed) else { return };
         block.is_closed = true;
         block.ends.shrink_to_fit();
         if !self.has_refused {
-            if self.pages.is_none() {
-                self.pages = Pages::new().ok();
+            let full = (most / SEGMENT_PART).max(LEAST_SEGMENT_BYTES);
+            if self.segments.back().is_none_or(|segment| segment.pages.len() >= full)
+                && let Ok(pages) = Pages::new()
+            {
+                if let Some(last) = self.segments.back() {
+                    last.pages.close();
+                }
+                self.segments.push_back(Segment { start: paged, pages });
             }
-            let pages = self.pages.as_mut();
-            if pages.is_some_and(|pages| pages.append(&block.bytes).is_ok()) {
+            let last = self.segments.back_mut().filter(|segment| segment.end() == block.start);
+            if last.is_some_and(|segment| segment.pages.append(&block.bytes).is_ok()) {
                 block.bytes = Vec::new();
                 return;
             }
             self.has_refused = true;
+            self.segments.retain(|segment| segment.pages.len() > 0);
         }
         block.bytes.shrink_to_fit();
     }
 }
 
 impl Block {
+    /// Adds the frames of events from `cursor` on, before event number `end`, until it has
+    /// [`BLOCK_BYTES`].
+    fn encode(
+        &mut self,
+        protocol: Protocol,
+        log: &EventLog,
+        cursor: &mut Cursor,
+        end: u64,
+        run: u64,
+    ) {
+        let mut number = cursor.next();
+        log.read(cursor, |entry, parts| {
+            if self.bytes.len() >= BLOCK_BYTES || number == end {
+                return ControlFlow::Break(());
+            }
+            number += 1;
+            let id = EventId { run, events: number };
+            write_frame(protocol, id, entry, parts, &mut self.bytes);
+            self.ends.push(self.bytes.len() as u32);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Appends frames from `offset` on, which it has, to `out`, until that has `limit` bytes. Returns the
+    /// offset behind them.
+    fn read(&self, offset: usize, limit: usize, out: &mut Vec<u8>) -> usize {
+        let rest = self.bytes.get(offset - self.start..).unwrap_or_default();
+        let taken = rest.len().min(limit.saturating_sub(out.len()));
+        out.extend_from_slice(&rest[..taken]);
+        offset + taken
+    }
+
     fn len(&self) -> usize {
         self.ends.last().map_or(0, |&end| end as usize)
     }
 
     fn end(&self) -> usize {
         self.start + self.len()
+    }
+
+    fn memory(&self) -> usize {
+        self.bytes.len() + self.ends.len() * size_of::<u32>()
     }
 }
 
@@ -360,8 +607,13 @@ mod tests {
 
     const RUN: u64 = 1_771_000_000_000;
 
+    /// A stretch that is the whole run, of which `most` bytes may be kept.
+    fn whole(protocol: Protocol, most: usize) -> FrameLog {
+        FrameLog::new(protocol, 0, Cursor::default(), None, Arc::new(Kept::new(most)))
+    }
+
     fn encoded(protocol: Protocol, log: &EventLog) -> (FrameLog, String) {
-        let frames = FrameLog::new(protocol, 0, Cursor::default(), None);
+        let frames = whole(protocol, usize::MAX);
         while frames.encode_more(log, RUN) {}
         let mut bytes = Vec::new();
         let end = frames.read(0, usize::MAX, &mut bytes);
@@ -398,13 +650,13 @@ mod tests {
             let (frames, text) = encoded(protocol, &log);
             let mut before = 0;
             for event in 0..=events.len() as u64 {
-                let offset = frames.offset_of(event).unwrap();
+                let offset = frames.offset_of(event, &log, RUN).unwrap();
                 assert!(offset >= before && text.is_char_boundary(offset));
                 let rest = &text[offset..];
                 assert!(rest.is_empty() || rest.starts_with("data: ") || rest.starts_with("id: "));
                 before = offset;
             }
-            assert_eq!(frames.offset_of(events.len() as u64 + 1), None);
+            assert_eq!(frames.offset_of(events.len() as u64 + 1, &log, RUN), None);
             for limit in [1_000, 65_536, 100_000] {
                 let (mut at, mut bytes) = (0, Vec::new());
                 while at < text.len() {
@@ -429,6 +681,50 @@ mod tests {
             assert_eq!(again, text.as_bytes());
         }
         assert_eq!(frames.encoded().0, events.len() as u64);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_encoded_again_and_is_the_same() {
+        // A result before its call, which is left out, and one after it.
+        let lines: Vec<&str> = LINES.iter().rev().copied().cycle().take(9_000).collect();
+        let (log, events) = log_of(&lines);
+        for protocol in [Protocol::Module, Protocol::AiSdk] {
+            let (all, text) = encoded(protocol, &log);
+            for most in [0, 300_000, 1_000_000] {
+                let frames = whole(protocol, most);
+                while frames.encode_more(&log, RUN) {
+                    while frames.kept.is_too_much() && frames.oldest().is_some() {
+                        frames.free_first();
+                    }
+                    // What is freed is freed in segments, and the last one stays.
+                    let slack = 2 * LEAST_SEGMENT_BYTES.max(most / SEGMENT_PART);
+                    let kept = frames.kept.bytes();
+                    assert!(kept <= most + slack, "{kept} kept of {most}");
+                }
+                assert!(frames.is_gone(0) && !frames.is_gone(text.len()));
+                assert_eq!(frames.encoded(), all.encoded());
+                for limit in [1_000, 65_536, 100_000] {
+                    let (mut at, mut bytes) = (0, Vec::new());
+                    while at < text.len() {
+                        let (before, limit) = (bytes.len(), bytes.len() + limit);
+                        at = match frames.is_gone(at) {
+                            true => frames.read_again(at, limit, &log, RUN, &mut bytes),
+                            false => frames.read(at, limit, &mut bytes),
+                        };
+                        assert!(bytes.len() > before && bytes.len() <= limit);
+                        assert_eq!(bytes.len(), at);
+                    }
+                    assert!(bytes == text.as_bytes());
+                }
+                for event in (0..=events.len() as u64).step_by(7) {
+                    let offset = all.offset_of(event, &log, RUN);
+                    assert_eq!(frames.offset_of(event, &log, RUN), offset);
+                }
+                frames.free();
+                frames.kept.forget();
+                assert_eq!(frames.kept.bytes(), 0);
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 #[cfg(linux)]
 mod linux {
     use rustix::{
-        fs::{MemfdFlags, memfd_create},
+        fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
         mm::{MapFlags, ProtFlags, mmap, munmap},
     };
     use std::{
@@ -39,8 +39,22 @@ mod linux {
         /// # Errors
         /// When the system refuses.
         pub fn new() -> io::Result<Self> {
-            let file = memfd_create("active-runs", MemfdFlags::CLOEXEC)?;
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+            let file = memfd_create("active-runs", flags)?;
+            fcntl_add_seals(&file, SealFlags::SHRINK)?;
             Ok(Self { file: file.into(), len: 0 })
+        }
+
+        /// Nothing is added any more, and the system sees to it that nothing changes.
+        pub fn close(&self) {
+            let seals = SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+            // Without them it is only this type that keeps to it.
+            let _ = fcntl_add_seals(&self.file, seals);
+        }
+
+        #[cfg(test)]
+        pub fn file_for_test(&self) -> &File {
+            &self.file
         }
 
         /// How many there are.
@@ -75,8 +89,10 @@ mod linux {
             let counted = Counted::new()?;
             let access = ProtFlags::READ | ProtFlags::WRITE;
             // SAFETY: a mapping of its own at a place that the system chooses takes nobody's memory.
-            // Being private, it changes with nobody's writing but its owner's; and the file, which
-            // never shrinks, has all of its pages.
+            // What its owner writes to it goes to copies of its pages, because it is private. What is
+            // written to the file would be seen in pages that have no copy yet: but these bytes were
+            // written before this and are never written again, `append` writes behind them. The file
+            // has all of the pages, and keeps them: it is sealed against shrinking.
             let start = unsafe {
                 let from = (offset - before) as u64;
                 mmap(ptr::null_mut(), before + len, access, MapFlags::PRIVATE, &self.file, from)
@@ -156,6 +172,10 @@ mod elsewhere {
             Err(io::ErrorKind::Unsupported.into())
         }
 
+        pub fn close(&self) {
+            match *self {}
+        }
+
         pub fn len(&self) -> usize {
             match *self {}
         }
@@ -216,6 +236,19 @@ mod tests {
         }
         assert!(pages.map(49_999, 2).is_none());
         assert!(pages.map(0, 0).is_none());
+    }
+
+    #[test]
+    fn the_file_cannot_be_made_shorter_and_once_closed_not_be_changed() {
+        let mut pages = Pages::new().unwrap();
+        pages.append(&[1; 10_000]).unwrap();
+        assert!(pages.file_for_test().set_len(5_000).is_err());
+        let mut mapped = pages.map(0, 10_000).unwrap();
+        pages.close();
+        assert!(pages.append(&[2; 10]).is_err());
+        assert_eq!(bytes(&mut pages.map(0, 10_000).unwrap()), [1; 10_000]);
+        bytes(&mut mapped).fill(9);
+        assert_eq!(bytes(&mut mapped), [9; 10_000]);
     }
 
     #[test]

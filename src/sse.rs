@@ -13,7 +13,7 @@
 //! to the cursor. Neither loses or doubles anything.
 
 use crate::{
-    event_log::{Cursor, Entry, Kind, Open, OpenParts},
+    event_log::{Cursor, Entry, EventLog, Kind, Open, OpenParts},
     feed::Reading,
     frames::{EventId, FrameLog, Protocol, write_frame},
     json::JsonStr,
@@ -173,7 +173,8 @@ impl FrameReader {
                     self.offset = Some(at + shared.len());
                     return Some(Chunk::Shared(shared));
                 }
-                self.offset = Some(frames.read(at, CHUNK_BYTES, &mut bytes));
+                let Run { feed, stamp, .. } = &*self.run;
+                self.offset = Some(feed.read_frames(&frames, *stamp, at, CHUNK_BYTES, &mut bytes));
             }
             if self.run.feed.is_freed() {
                 self.cut();
@@ -221,16 +222,16 @@ impl FrameReader {
     /// offset at which they begin; none when that is not encoded yet.
     fn encode_ahead(&mut self) -> Option<(Arc<FrameLog>, usize)> {
         let (run, protocol) = (&self.run, self.protocol);
-        let encode_more =
-            |frames: &FrameLog| run.feed.with_log(|log, _| frames.encode_more(log, run.stamp));
+        let encode_more = |frames: &FrameLog| run.feed.encode_more(frames, run.stamp);
         loop {
             let (frames, at) = match self.offset {
                 Some(at) => (run.feed.frames_at(protocol, at)?, at),
                 None => {
                     let frames = run.feed.frames_from(protocol, self.shared_from);
-                    let mut offset = frames.offset_of(self.shared_from);
+                    let find = |log: &EventLog| frames.offset_of(self.shared_from, log, run.stamp);
+                    let mut offset = run.feed.with_log(|log, _| find(log));
                     while offset.is_none() && encode_more(&frames) {
-                        offset = frames.offset_of(self.shared_from);
+                        offset = run.feed.with_log(|log, _| find(log));
                     }
                     (frames, offset?)
                 }
@@ -254,16 +255,17 @@ pub fn read_live(run: &Run, protocol: Protocol, place: usize, out: &mut Vec<u8>)
     // What stands at a place reads: it does not stand still.
     run.feed.pulled();
     let Some(frames) = run.feed.frames_at(protocol, place) else { return false };
-    while frames.encoded().1 <= place + MOST_LIVE_BYTES
-        && run.feed.with_log(|log, _| frames.encode_more(log, run.stamp))
-    {}
+    while frames.encoded().1 <= place + MOST_LIVE_BYTES && run.feed.encode_more(&frames, run.stamp)
+    {
+    }
     // Where these frames end, each goes on in others by itself.
     let is_last = frames.end().is_none();
     if run.feed.is_freed() || !is_last || frames.encoded().1 > place + MOST_LIVE_BYTES {
         return false;
     }
     frames.read(place, MOST_LIVE_BYTES, out);
-    true
+    // Afterwards, because what is kept changes at any time.
+    !frames.is_gone(place)
 }
 
 /// Writes what the run's events leave open: calls without a result.
@@ -443,6 +445,7 @@ mod tests {
         event_log::{NewEntries, tests::LINES},
         feed::{LineCounts, Reason, RunEnd},
         format::tests::as_the_module,
+        frames::Kept,
         session_id::SessionId,
         settings::Settings,
     };
@@ -457,8 +460,12 @@ mod tests {
 
     impl Growing {
         fn new() -> Self {
+            Self::of(Settings::default())
+        }
+
+        fn of(settings: Settings) -> Self {
             let session = SessionId::new("s").unwrap();
-            let (run, _) = Run::new(1, session, 5, 5, Arc::new(Settings::default()));
+            let (run, _) = Run::new(1, session, 5, 5, Arc::new(settings));
             Self { run: run.into(), translator: as_the_module(), new: NewEntries::default() }
         }
 
@@ -487,20 +494,25 @@ mod tests {
         }
     }
 
+    /// Pulls a chunk, if there is one.
+    fn pull(reader: &mut FrameReader, out: &mut Vec<u8>) -> bool {
+        match reader.pull() {
+            None => return false,
+            Some(Chunk::Own(bytes)) => {
+                assert!(bytes.len() <= CHUNK_BYTES);
+                out.extend_from_slice(&bytes);
+            }
+            // SAFETY: it has so many bytes, and they are this test's own.
+            Some(Chunk::Shared(bytes)) => out.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(bytes.as_mut_ptr(), bytes.len())
+            }),
+        }
+        true
+    }
+
     /// Pulls what there is.
     fn drain(reader: &mut FrameReader, out: &mut Vec<u8>) {
-        while let Some(chunk) = reader.pull() {
-            match chunk {
-                Chunk::Own(bytes) => {
-                    assert!(bytes.len() <= CHUNK_BYTES);
-                    out.extend_from_slice(&bytes);
-                }
-                // SAFETY: it has so many bytes, and they are this test's own.
-                Chunk::Shared(bytes) => out.extend_from_slice(unsafe {
-                    std::slice::from_raw_parts(bytes.as_mut_ptr(), bytes.len())
-                }),
-            }
-        }
+        while pull(reader, out) {}
     }
 
     fn all(growing: &Growing, protocol: Protocol, from: From) -> String {
@@ -579,15 +591,20 @@ mod tests {
             }
             growing.end();
             let whole = all(&growing, protocol, From::Start);
-            let frames = FrameLog::new(protocol, 0, Cursor::default(), None);
+            let kept = Arc::new(Kept::new(usize::MAX));
+            let frames = FrameLog::new(protocol, 0, Cursor::default(), None, kept);
             let run = growing.run.stamp;
             growing.run.feed.with_log(|log, _| while frames.encode_more(log, run) {});
+            let offset_of = |event| {
+                let offset = |log: &EventLog| frames.offset_of(event, log, run);
+                growing.run.feed.with_log(|log, _| offset(log)).unwrap()
+            };
             let start = whole.find("\n\n").unwrap() + 2;
             let start = if protocol == Protocol::AiSdk { start } else { 0 };
             for (mut reader, event, mut out) in readers {
                 drain(&mut reader, &mut out);
                 assert!(reader.is_over());
-                let rest = &whole[start + frames.offset_of(event).unwrap()..];
+                let rest = &whole[start + offset_of(event)..];
                 assert!(out.ends_with(rest.as_bytes()), "from event {event}");
                 match protocol {
                     Protocol::Module => assert_eq!(out.len(), rest.len()),
@@ -597,6 +614,72 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn all_that_is_kept_of_a_run_is_bounded_whoever_reads_it_where_and_how() {
+        const MOST_FRAMES: usize = 1 << 20;
+        // A segment, what was encoded again, and the blocks to which the run adds.
+        const SLACK: usize = 512 * 1024;
+        let print = |growing: &mut Growing, from, to| {
+            for number in from..to {
+                turn(number).iter().for_each(|line| growing.print(line));
+            }
+        };
+        let mut unbounded = Growing::new();
+        print(&mut unbounded, 0, 3_000);
+        unbounded.end();
+        let whole = [Protocol::Module, Protocol::AiSdk]
+            .map(|protocol| (protocol, all(&unbounded, protocol, From::Start)));
+        assert!(whole.iter().all(|(_, text)| text.len() > 4 * MOST_FRAMES));
+
+        let max_run_bytes = unbounded.run.feed.with_log(|log, _| log.bytes()) + MOST_FRAMES;
+        let mut growing = Growing::of(Settings { max_run_bytes, ..Settings::default() });
+        let check = |growing: &Growing| {
+            let feed = &growing.run.feed;
+            let kept = feed.frame_bytes() + feed.with_log(|log, _| log.bytes());
+            assert!(kept <= max_run_bytes + SLACK, "{kept} of {max_run_bytes}");
+        };
+        print(&mut growing, 0, 2_900);
+        let mut readers = Vec::new();
+        for tenth in (0..=10).rev() {
+            for (protocol, text) in &whole {
+                let event = growing.len() * tenth / 10;
+                let reader = growing.read(*protocol, From::Event(event));
+                readers.push((reader, text, event, Vec::new()));
+            }
+        }
+        let mut compared = 0;
+        for round in 0.. {
+            match round {
+                ..100 => print(&mut growing, 2_900 + round, 2_901 + round),
+                100 => growing.end(),
+                _ => {}
+            }
+            let mut is_more = false;
+            for (reader, _, _, out) in &mut readers {
+                is_more |= pull(reader, out);
+                check(&growing);
+            }
+            if round > 100 && !is_more {
+                break;
+            }
+        }
+        for (reader, text, event, out) in &readers {
+            assert!(reader.is_over());
+            let out = std::str::from_utf8(out).unwrap();
+            match (reader.protocol, event) {
+                (Protocol::Module, _) => assert!(text.ends_with(out), "from event {event}"),
+                (Protocol::AiSdk, 0) => assert!(*text == out),
+                (Protocol::AiSdk, _) => {
+                    let id = format!("id: 5-{}\n", event + 1);
+                    let rest = text.find(&id).map(|at| &text[at..]);
+                    assert!(rest.is_none_or(|rest| out.ends_with(rest)), "from event {event}");
+                    compared += usize::from(rest.is_some());
+                }
+            }
+        }
+        assert!(compared > 5);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct Stats {
     pub failed: usize,
     /// Events that all of these keep for replay.
     pub events: u64,
-    /// The memory that these events take, in bytes.
+    /// The memory that these events take, in bytes, with what is kept of them as server-sent events.
     pub bytes: usize,
     /// Lines of all agents of this process.
     pub lines: LineCounts,
@@ -56,6 +56,7 @@ pub fn stats() -> Stats {
             stats.events += log.len();
             stats.bytes += log.bytes();
         });
+        stats.bytes += feed.frame_bytes();
         let lines = feed.lines();
         match feed.end() {
             None => {

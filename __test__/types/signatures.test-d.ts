@@ -1,3 +1,4 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
 // Checked by `npm run types`, never run: the public types, and that they can stand in for the module's own.
 import { expectTypeOf } from "expect-type";
 import type { ChildProcess } from "node:child_process";
@@ -5,6 +6,7 @@ import {
   abortRun,
   configure,
   createRunResponse,
+  pipeRun,
   createRunStream,
   createSession,
   deleteSession,
@@ -185,6 +187,10 @@ expectTypeOf<WarningCode>().toEqualTypeOf<
 expectTypeOf(createRunStream("s")).toEqualTypeOf<ReadableStream<Uint8Array> | null>();
 expectTypeOf(createRunResponse("s")).toEqualTypeOf<Response>();
 createRunStream("s", { replay: "compact", lastEventId: null, heartbeatMs: 0, protocol: "ai-sdk" });
+declare const incoming: IncomingMessage;
+declare const outgoing: ServerResponse;
+expectTypeOf(pipeRun("s", outgoing, { request: incoming, protocol: "ai-sdk" })).toEqualTypeOf<Promise<boolean>>();
+createRunResponse("s", { request: incoming });
 createRunResponse("s", { request: new Request("http://x/"), headers: { "x-own": "1" }, status: 201, replay: false });
 // @ts-expect-error not a protocol
 createRunStream("s", { protocol: "sse" });

@@ -3,6 +3,7 @@
 // implementation and returns the figures. A bar is `ratio` (of the addon's figure to the module's:
 // `atMost` or `atLeast`) or `atMost` in the figure's own unit.
 import { fanout, first, flood, floodStall, freed, memory } from './delivery.mjs';
+import { http } from './http.mjs';
 import { joining, readers, replay, replayBytes, returning } from './replay.mjs';
 import { idle, quiet, startup, stop } from './start.mjs';
 import { flush, longHistories, longHistoriesCpu, longUserMessage, manyHistories, manySessions, userMessage } from './store.mjs';
@@ -27,6 +28,7 @@ export const cases = [
   readers,
   returning,
   joining,
+  ...http,
   first,
   idle,
   flush,

@@ -166,10 +166,7 @@ impl Bell {
     #[napi(catch_unwind)]
     pub fn find(&self, session_id: String) -> Option<RunHandle> {
         let session = SessionId::new(&session_id).ok()?;
-        let run = registry::find(&session)?;
-        let handle = self.handle(Arc::clone(&run));
-        // What has not left by now is kept for the handle.
-        (!run.feed.has_left()).then_some(handle)
+        self.handle(registry::find(&session)?)
     }
 
     /// Whether this copy has started the run of this number, or was given it when the thread of the one
@@ -182,13 +179,16 @@ impl Bell {
     /// The running run of this number, which another copy started and this one takes over.
     #[napi(catch_unwind)]
     pub fn adopt(&self, id: u32) -> Option<RunHandle> {
-        registry::find_running(id).map(|run| self.handle(run))
+        self.handle(registry::find_running(id)?)
     }
 
-    /// A handle on a run that is running or was, from where it stands now.
-    fn handle(&self, run: Arc<Run>) -> RunHandle {
+    /// A handle on a run that is running or was, from where it stands now; none when it has left since it
+    /// was found.
+    fn handle(&self, run: Arc<Run>) -> Option<RunHandle> {
         run.feed.watch(&self.watcher());
-        RunHandle::at(run, u64::MAX)
+        let handle = RunHandle::at(Arc::clone(&run), u64::MAX);
+        // What has not left by now is kept for the handle, and rings when it leaves.
+        (!run.feed.has_left()).then_some(handle)
     }
 
     fn watcher(&self) -> Arc<dyn Watcher> {

@@ -13,7 +13,7 @@ pub struct NativeCopy {
 }
 
 /// The copy that was loaded first in this process.
-#[napi]
+#[napi(catch_unwind)]
 pub fn first_copy() -> NativeCopy {
     let copies::Copy { path, interface } = copies::first();
     NativeCopy { path, interface }

@@ -87,8 +87,8 @@ impl Run {
             session,
             started_at,
             stamp,
+            feed: Arc::new(Feed::new(id, settings.max_run_bytes)),
             settings,
-            feed: Arc::new(Feed::new(id)),
             startup: Arc::default(),
             commands,
         };

@@ -9,6 +9,7 @@
 use std::fs::File;
 
 /// Who has a file open for writing.
+#[cfg_attr(not(linux), expect(dead_code, reason = "only Linux can tell"))]
 pub(super) enum Writers<'f> {
     /// Nobody, as long as this exists.
     Nobody(Lease<'f>),
