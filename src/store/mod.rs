@@ -434,9 +434,7 @@ impl Store {
         self.sweep();
         // What was gathered belongs to it; where others keep the index, that is not waited for.
         match self.write_index(attempts) {
-            Turn::Again(after) if attempts.failing_for() < LIST_PATIENCE => {
-                return Ok(Turn::Again(after));
-            }
+            Turn::Again(after) if attempts.failing_for() < LIST_PATIENCE => Ok(Turn::Again(after)),
             _ => self.index.list(attempts),
         }
     }
