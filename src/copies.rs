@@ -87,6 +87,7 @@ fn loaded_libraries() -> Vec<CString> {
 
 /// The same.
 #[cfg(target_os = "macos")]
+#[expect(deprecated, reason = "a crate for two functions of the C library is not worth it")]
 fn loaded_libraries() -> Vec<CString> {
     let mut paths = Vec::new();
     // SAFETY: the names of images that are loaded stay; of others the system gives null.

@@ -228,7 +228,7 @@ impl Store {
     }
 
     /// Adds a message at the end, unless one with this id is there. `line` is the message's JSON. It is
-    /// not synced; see [`Store::sync`].
+    /// not synced; see [`Store::sync_later`].
     ///
     /// Waits for nobody: where another writer is at work, or the file would have to be written anew,
     /// the message is added as soon as that can be done, before anything else that is asked of the
