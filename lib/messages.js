@@ -3,6 +3,7 @@
 const { checkObject, checkSessionId, checkString, toJson } = require('./arguments.js');
 const binding = require('./binding.js');
 const { callNative, invalidArgument } = require('./errors.js');
+const { getHub } = require('./hub.js');
 const { defaultStoreDir } = require('./settings.js');
 
 function persistUserMessage(sessionId, message) {
@@ -14,6 +15,8 @@ function persistUserMessage(sessionId, message) {
   // The native part adds the time and the closing brace.
   let line = `{"id":${toJson('msg.id', id)},"role":"user","content":${toJson('msg.content', content)}`;
   if (parts) line += `,"parts":${toJson('msg.parts', parts)}`;
+  // What is written later is written at the end of the process, of which the hub hears.
+  getHub();
   callNative(() => binding.persistUserMessage(sessionId, id, line, defaultStoreDir));
 }
 

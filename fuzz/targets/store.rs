@@ -2,9 +2,17 @@
 //! is lost or changed.
 #![no_main]
 
-use active_runs::{session_id::SessionId, store::Store};
+use active_runs::{
+    session_id::SessionId,
+    store::{Store, wait},
+};
 use libfuzzer_sys::fuzz_target;
-use std::{cell::LazyCell, fs, io::Write, time::SystemTime};
+use std::{
+    cell::LazyCell,
+    fs,
+    io::Write,
+    time::{Duration, SystemTime},
+};
 use tempfile::TempDir;
 
 thread_local! {
@@ -15,6 +23,8 @@ thread_local! {
         folder.expect("a temporary folder")
     });
 }
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const LINE: &str = r#"{"id":"b","role":"user","content":"new"}"#;
 
@@ -37,12 +47,17 @@ fuzz_target!(|input: (bool, &[u8])| {
         let session = SessionId::new("s").expect("a good id");
         if is_put {
             let mut write = |out: &mut dyn Write| out.write_all(LINE.as_bytes());
-            store.put_message(&session, "b", &mut write, false, 1).expect("it can be put");
+            let put = wait(PATIENCE, |attempts| {
+                store.put_message(attempts, &session, "b", &mut write, false, 1)
+            });
+            assert!(put.expect("it can be put").is_some());
         } else {
-            store.add_message(&session, "b", LINE.as_bytes(), 1).expect("it can be added");
+            store.add_message(&session, "b", LINE.into(), 1).expect("it can be added");
         }
-        assert!(store.still_has(&session, "b").expect("it can be read"));
-        store.read_messages(&session).expect("it can be read");
+        let has = wait(PATIENCE, |attempts| store.still_has(attempts, &session, "b"));
+        assert_eq!(has.expect("it can be read"), Some(true));
+        let read = wait(PATIENCE, |attempts| store.read_messages(attempts, &session));
+        assert!(read.expect("it can be read").is_some());
 
         let written = fs::read(&path).expect("it can be read");
         let mut left = written.split(|&byte| byte == b'\n');

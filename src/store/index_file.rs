@@ -144,9 +144,14 @@ impl IndexFile {
         pending.insert(session.clone(), before.then(touch));
     }
 
+    /// Whether there is something to write.
+    pub fn has_pending(&self) -> bool {
+        !self.pending().is_empty()
+    }
+
     /// Whether there is something to write, or to look after.
     pub fn has_work(&self) -> bool {
-        if !self.pending().is_empty() {
+        if self.has_pending() {
             return true;
         }
         let state = self.state();
@@ -175,7 +180,7 @@ impl IndexFile {
         count: &Count<'_>,
     ) -> Turn<()> {
         let now = Instant::now();
-        let has_pending = !self.pending().is_empty();
+        let has_pending = self.has_pending();
         let (is_due, youngest) = {
             let mut state = self.state();
             state.written.retain(|_, change| change.since.elapsed() < REMEMBERED);

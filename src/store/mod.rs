@@ -69,6 +69,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
 
+/// The end of the process waits so long for others who are at work on a file.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// The list of sessions waits so long for changes to be written into the index.
 const LIST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -201,15 +203,24 @@ impl Store {
         let waiting: Vec<_> = files.filter(|(_, file)| file.has_waiting()).collect();
         drop(sessions);
         for (session, file) in waiting {
-            if let Err(error) = wait(|attempts| self.add_waiting(attempts, &session, &file)) {
-                diagnostics::warn(&Warning {
-                    code: error.code(),
-                    message: format!("A message of session {session} is lost: {error}"),
-                    session: Some(session),
-                });
-            }
+            let add = |attempts: &mut Attempts| self.add_waiting(attempts, &session, &file);
+            let reason = match wait(LAST_PATIENCE, add) {
+                Ok(Some(())) => continue,
+                Ok(None) => "others are at work on its file".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            diagnostics::warn(&Warning {
+                code: "MESSAGE_LOST",
+                message: format!("A message of session {session} is lost: {reason}"),
+                session: Some(session),
+            });
         }
-        let _ = wait(|attempts| Ok(self.index.flush(attempts, self.is_in_doubt(), &self.count())));
+        let flush = |attempts: &mut Attempts| {
+            Ok(self.index.flush(attempts, self.is_in_doubt(), &self.count()))
+        };
+        if self.index.has_pending() {
+            let _ = wait(LAST_PATIENCE, flush);
+        }
     }
 
     /// Which marks are in use by processes of this store.

@@ -141,15 +141,20 @@ impl Attempts {
     }
 }
 
-/// Makes attempts on this thread until one is done: for those who may wait.
+/// Makes attempts on this thread until one is done, or `patience` is over; then none is.
 ///
 /// # Errors
 /// Those of `attempt`.
-pub fn wait<T>(mut attempt: impl FnMut(&mut Attempts) -> Result<Turn<T>>) -> Result<T> {
+pub fn wait<T>(
+    patience: Duration,
+    mut attempt: impl FnMut(&mut Attempts) -> Result<Turn<T>>,
+) -> Result<Option<T>> {
+    let until = Instant::now() + patience;
     let mut attempts = Attempts::default();
     loop {
         match attempt(&mut attempts)? {
-            Turn::Done(done) => return Ok(done),
+            Turn::Done(done) => return Ok(Some(done)),
+            Turn::Again(_) if Instant::now() > until => return Ok(None),
             Turn::Again(after) => thread::sleep(after),
         }
     }

@@ -14,6 +14,11 @@ use tempfile::TempDir;
 
 const NOW: u64 = 1_771_000_000_000;
 
+/// As [`retry::wait`], for as long as it takes.
+fn wait<T>(attempt: impl FnMut(&mut Attempts) -> Result<Turn<T>>) -> Result<T> {
+    retry::wait(Duration::from_secs(60), attempt).map(Option::unwrap)
+}
+
 /// The store's calls, made until they are done, with the index written.
 trait Blocking {
     fn add(&self, session: &SessionId, id: &str, line: &[u8], now_ms: u64) -> Result<bool>;
