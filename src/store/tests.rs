@@ -419,8 +419,9 @@ mod session_files {
         assert_eq!(add("3"), Addition::Later);
         held.unlock().unwrap();
         fixture.put("answer", "");
-        assert_eq!(add("4"), Addition::Done);
-        assert_eq!(fixture.text(), lines(&["1", "2", "3", "answer", "4"]));
+        // At once, unless what was to be tidied up after the others is being done right now.
+        assert_ne!(add("4"), Addition::AlreadyThere);
+        until("it is there", || fixture.text() == lines(&["1", "2", "3", "answer", "4"]));
     }
 
     #[test]
@@ -623,7 +624,9 @@ mod other_writers {
         assert!(fixture.has("theirs") && fixture.has("answer") && fixture.has("1"));
     }
 
-    /// What a route does, taken apart: the file is empty for a while before it is written.
+    /// What a route does, taken apart: the file is empty for a while before it is written. Elsewhere
+    /// nobody can tell for more than a second that it will be.
+    #[cfg(linux)]
     #[test]
     fn a_file_that_is_empty_because_somebody_is_about_to_write_it_is_waited_for() {
         for known in [false, true] {
@@ -697,7 +700,7 @@ mod other_writers {
         file.set_len(0).unwrap();
         file.write_all(theirs.as_bytes()).unwrap();
         drop(file);
-        assert!(fixture.has("theirs"));
+        until("it is taken over", || fixture.has("theirs"));
         let expected = theirs.replace("\"one\"", "\"two\"") + &lines(&["mine"]);
         assert_eq!(fixture.text(), expected);
         fixture.put("answer", "three");
@@ -726,7 +729,7 @@ mod other_writers {
         file.write_all(lines(&["2"]).as_bytes()).unwrap();
         drop(file);
         assert!(fixture.has("answer"));
-        assert_eq!(fixture.text(), lines(&["2", "answer"]));
+        until("it is taken over", || fixture.text() == lines(&["2", "answer"]));
     }
 
     #[test]
@@ -754,7 +757,7 @@ mod other_writers {
             file.set_len(0).unwrap();
             file.write_all(theirs.as_bytes()).unwrap();
             drop(file);
-            assert!(fixture.has("theirs"));
+            until("it is taken over", || fixture.has("theirs"));
             // What others now change in the version that was made of both must not be undone.
             let edited = fixture.text().replace(&message("2", ""), &message("2", "edited"));
             fixture.write(&edited);
