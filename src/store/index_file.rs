@@ -9,10 +9,11 @@
 
 use super::{
     atomic::{self, Draft},
+    identity::Identity,
     index_merge::merge,
     layout::read_exactly,
     lease::Writers,
-    lock::{Identity, Locked, create_folder, open_to_read},
+    lock::{Locked, create_folder, open_to_read},
     rest::{STILL, at_rest},
     retry::{Attempts, Trouble},
 };

@@ -4,8 +4,8 @@
 //! A hash only proposes a line; whoever uses one reads it first. History itself is never kept.
 
 use super::{
+    identity::Identity,
     line::{self, Facts, HEAD, MARK},
-    lock::Identity,
     retry::Trouble,
 };
 use memchr::memchr;

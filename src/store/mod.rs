@@ -14,6 +14,7 @@
 //! afterwards, with others' (`index_merge`).
 
 mod atomic;
+mod identity;
 mod ids;
 mod index_file;
 mod index_merge;

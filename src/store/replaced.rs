@@ -7,9 +7,9 @@
 
 use super::{
     atomic::Draft,
+    identity::Identity,
     layout::{Known, Layout, NO_ID, read_exactly},
     lease::Writers,
-    lock::Identity,
     plan::{Change, Plan},
     rest::at_rest,
     retry::{Attempts, Trouble},

@@ -6,9 +6,9 @@
 //! looks as if it had been left in the middle: emptied, cut, or shorter than it was known to be.
 
 use super::{
+    identity::Identity,
     layout::byte_at,
     lease::Writers,
-    lock::Identity,
     retry::{Attempts, Trouble},
 };
 use std::{fs::File, io, time::Duration};

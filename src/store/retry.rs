@@ -4,7 +4,7 @@
 //! Whoever would have to wait ends its attempt instead and says when to make the next, so that waiting
 //! occupies no thread. Knows nothing of what is attempted.
 
-use super::lock::Identity;
+use super::identity::Identity;
 use crate::{
     disk::Turn,
     error::{Error, Result},

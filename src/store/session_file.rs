@@ -7,11 +7,12 @@
 
 use super::{
     atomic::{self, Draft},
+    identity::Identity,
     layout::{Known, Layout, Line, byte_at, hash_line, hash_of, read_exactly},
     lease::Writers,
     line::{self, Facts, HEAD, MARK},
     live::Live,
-    lock::{Identity, Locked, open_to_append, open_to_read},
+    lock::{Locked, open_to_append, open_to_read},
     plan::{Change, Plan, WriteMessage},
     replaced::Replaced,
     rest::{STILL, at_rest},
