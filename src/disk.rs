@@ -249,7 +249,7 @@ impl Disk {
             if is_wanted {
                 self.more.notify_one();
             }
-        } else if is_something_ready && state.threads < self.most {
+        } else if (is_something_ready || state.next_due().is_some()) && state.threads < self.most {
             state.threads += 1;
             drop(state);
             // Where the system refuses, those that are there come to it in time.
@@ -529,5 +529,18 @@ mod tests {
         drop(ends);
         (0..10).for_each(|_| heard(&done));
         assert!(disk.lock().threads <= 3);
+    }
+
+    #[test]
+    fn time_is_kept_though_the_only_thread_is_busy_and_more_may_be_made() {
+        let disk = disk_of(4);
+        let (sender, done) = mpsc::channel();
+        let (work, go_on) = stuck();
+        until(|| disk.lock().idle == 1);
+        disk.run_later(Duration::from_millis(100), move || sender.send(()).unwrap());
+        until(|| disk.lock().later.len() == 1);
+        let _stuck = disk.run(None, work);
+        heard(&done);
+        drop(go_on);
     }
 }

@@ -3,7 +3,7 @@
 //! What stays of the old version is copied by the kernel, not through user memory. Whoever reads
 //! the file sees the old one or the new one; it never changes a file that can be seen.
 
-use super::lock;
+use super::{identity::Identity, lock};
 use rustix::fs::{Gid, Uid, fchown, fsync};
 use std::{
     fs::{self, File, Metadata},
@@ -11,7 +11,6 @@ use std::{
     ops::Range,
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::Path,
-    sync::Arc,
 };
 use tempfile::{Builder, NamedTempFile};
 
@@ -95,10 +94,14 @@ impl Draft {
         Ok(())
     }
 
-    /// Puts the finished draft at `path` and returns it, still locked.
-    pub fn publish(self, path: &Path) -> io::Result<Arc<File>> {
+    /// Puts the finished draft at `path`, and gives its lock back. Returns what it is there.
+    pub fn publish(self, path: &Path) -> io::Result<Identity> {
         let temp = self.temp.into_inner().map_err(io::IntoInnerError::into_error)?;
-        temp.persist(path).map(Arc::new).map_err(|failure| failure.error)
+        let file = temp.persist(path).map_err(|failure| failure.error)?;
+        let published = Identity::of(&file);
+        // Not left to the closing: a child process that is between fork and exec shares the file.
+        lock::unlock(&file);
+        published
     }
 
     /// Puts the finished draft at `path` unless something is there.
@@ -244,7 +247,7 @@ mod tests {
         copy_through_memory(&file, &mut draft, 10..900_000).unwrap();
         draft.finish(true).unwrap();
         let size = draft.written();
-        drop(draft.publish(&folder.path().join("new")).unwrap());
+        draft.publish(&folder.path().join("new")).unwrap();
         let new = fs::read(folder.path().join("new")).unwrap();
         assert_eq!(new.len() as u64, size);
         assert_eq!(new, [b"<", &bytes[10..900_000], b">", &bytes[10..900_000]].concat());
@@ -303,7 +306,7 @@ mod tests {
                     let mut draft = Draft::new(folder.path(), "s").unwrap();
                     write!(draft, "{n}").unwrap();
                     draft.finish(false).unwrap();
-                    drop(draft.publish(&folder.path().join("s.jsonl")).unwrap());
+                    draft.publish(&folder.path().join("s.jsonl")).unwrap();
                 }
             });
             while !writer.is_finished() {

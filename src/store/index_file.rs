@@ -16,6 +16,7 @@ use super::{
     lock::{Locked, create_folder, open_to_read},
     rest::{STILL, at_rest},
     retry::{Attempts, Trouble},
+    session_file::Counted,
 };
 use crate::{
     disk::Turn,
@@ -82,8 +83,8 @@ struct State {
 /// A change to one entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Touch {
-    /// Messages added to the session's file.
-    pub added: usize,
+    /// Messages added to the session's file; negative when more were removed.
+    pub added: isize,
     /// When it had been changed last before, in milliseconds since 1970.
     pub changed_before_ms: Option<u64>,
     /// A new title; an empty one counts as none, as in the module.
@@ -97,10 +98,10 @@ struct Remembered {
     /// `updatedAt`, before and after: who has written the entry with another has not read this one.
     updated: (Option<f64>, u64),
     /// What was added to the count with that change, and in all that are remembered.
-    added: usize,
-    added_in_all: usize,
+    added: isize,
+    added_in_all: isize,
     /// By how much the count was set to that of the messages.
-    counted: usize,
+    counted: isize,
     /// It was too early to tell whether others have lost it.
     is_doubtful: bool,
     /// The title that it has got, and the one before.
@@ -117,8 +118,8 @@ struct Replaced {
     text: String,
 }
 
-/// What a session's file has: its messages, and how long ago it was changed.
-pub(super) type Count<'c> = dyn Fn(&SessionId) -> Option<(usize, Duration)> + 'c;
+/// How many messages a session has.
+pub(super) type Count<'c> = dyn Fn(&SessionId) -> Counted + 'c;
 
 /// What an edit makes of the index.
 enum Edit<T> {
@@ -211,6 +212,7 @@ impl IndexFile {
                 again => again,
             };
         }
+        *attempts = Attempts::default();
         youngest.map_or(Turn::Done(()), |age| Turn::Again(age.clamp(LOOKS.0, LOOKS.1)))
     }
 
@@ -227,15 +229,20 @@ impl IndexFile {
     ) -> Result<Turn<String>> {
         self.create_absent()?;
         let made = (title.to_owned(), now_ms, file_path.map(str::to_owned));
+        let mut is_made = false;
         let step = self.edit(attempts, true, false, count, |document| {
             let document = document.ok_or_else(no_array)?;
+            is_made = false;
             if let Some(entry) = find(document.root(), session) {
                 return Ok(Edit::Leave(document.get(entry).stringify()));
             }
             let entry = put_first(document, session, &made);
+            is_made = true;
             Ok(Edit::Write(document.get(entry).stringify()))
         })?;
-        if let Turn::Done(_) = &step {
+        if let Turn::Done(_) = &step
+            && is_made
+        {
             let mut state = self.state();
             let change = Remembered { made: Some(made), ..Remembered::new(None, now_ms) };
             state.remember(session, change);
@@ -269,7 +276,7 @@ impl IndexFile {
     pub fn list(&self, attempts: &mut Attempts) -> Result<Turn<String>> {
         let mut attempt = || {
             let Some(file) = open_to_read(&self.path)? else { return Ok("[]".to_owned()) };
-            let (_, document) = read(&file, attempts)?;
+            let (_, _, document) = read(&file, attempts)?;
             let document = document.ok_or_else(no_array)?;
             let updated = |entry: &Value<'_>| {
                 entry.get("updatedAt").and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY)
@@ -337,7 +344,7 @@ impl IndexFile {
                 Edit::Write(_) => Err(Trouble::Changed),
             };
         };
-        let (identity, mut read_now) = read(&locked.file, attempts)?;
+        let (identity, base, mut read_now) = read(&locked.file, attempts)?;
         let taken = self.take_over(&mut read_now, attempts)?;
         let mut is_changed = !taken.is_empty();
         let mut changes = Vec::new();
@@ -363,7 +370,7 @@ impl IndexFile {
             Some(locked) => locked,
             None => Locked::open(&self.path, false)?.ok_or(Trouble::Changed)?,
         };
-        self.publish(&locked, identity, draft, attempts)?;
+        self.publish(&locked, identity, base, draft, attempts)?;
         drop(locked);
         // Written, whatever comes now.
         pending.clear();
@@ -390,6 +397,7 @@ impl IndexFile {
         &self,
         locked: &Locked,
         identity: Identity,
+        text: String,
         draft: Draft,
         attempts: &mut Attempts,
     ) -> Result<(), Trouble> {
@@ -406,8 +414,7 @@ impl IndexFile {
         if lease.as_ref().is_some_and(|lease| lease.is_awaited()) {
             return Err(Trouble::Busy);
         }
-        let text = read_exactly(&locked.file, 0, identity.size)?;
-        let new = Identity::of(&*draft.publish(&self.path)?)?;
+        let new = draft.publish(&self.path)?;
         let now = Identity::of(&locked.file)?;
         drop(lease);
         let mut state = self.state();
@@ -420,7 +427,7 @@ impl IndexFile {
             file: Arc::clone(&locked.file),
             identity: if now.same_content(&identity) { now } else { identity },
             since: Instant::now(),
-            text: String::from_utf8_lossy(&text).into_owned(),
+            text,
         });
         Ok(())
     }
@@ -435,7 +442,7 @@ impl IndexFile {
         let state = self.state();
         let mut taken = Vec::new();
         for replaced in state.replaced.iter().filter(|replaced| replaced.is_changed()) {
-            let (identity, theirs) = match read(&replaced.file, attempts) {
+            let (identity, text, theirs) = match read(&replaced.file, attempts) {
                 Ok(read) => read,
                 // Not done yet; nobody waits for it.
                 Err(Trouble::Busy | Trouble::Changed) => continue,
@@ -446,7 +453,7 @@ impl IndexFile {
             let has_file = |id: &str| self.folder.join(format!("{id}.jsonl")).exists();
             let Some(merged) = merge(base.as_ref(), &theirs, ours, has_file) else { continue };
             *ours = merged;
-            taken.push((identity, theirs.root().stringify()));
+            taken.push((identity, text));
         }
         Ok(taken)
     }
@@ -458,15 +465,16 @@ impl IndexFile {
         let mut is_changed = false;
         let State { written, counts_messages, .. } = &mut *state;
         // Only where that is what counts mean.
-        let count: &Count<'_> = if *counts_messages { count } else { &|_| None };
+        let count: &Count<'_> = if *counts_messages { count } else { &|_| Counted::NoFile };
         for (session, change) in written {
             if !is_others && !change.is_doubtful {
                 continue;
             }
-            is_changed |= change.make_again(document, session, &self.folder);
-            let missing = change.put_back(document, session, identity, count);
-            is_changed |= missing == Missing::Something;
-            change.is_doubtful = missing == Missing::Perhaps;
+            let entry = change.make_again(document, session, identity, &self.folder);
+            let change_missing = change.put_back(document, session, identity, count);
+            let missing = [entry, change_missing];
+            is_changed |= missing.contains(&Missing::Something);
+            change.is_doubtful = missing.contains(&Missing::TooEarly);
         }
         state.seen = (is_others && !is_changed).then_some(*identity);
         is_changed
@@ -486,7 +494,10 @@ impl IndexFile {
             let number = |key| document.get(entry).get(key).and_then(Value::as_f64);
             let updated = number("updatedAt");
             let counted = number("messageCount").unwrap_or(0.0) + touch.added as f64;
-            let lines = count(session).map(|(lines, _)| lines as f64);
+            let lines = match count(session) {
+                Counted::Messages(lines, _) => Some(lines as f64),
+                Counted::NoFile | Counted::Unknown => None,
+            };
             // The last process may have been killed between a message and its count.
             let missed = touch.changed_before_ms.zip(updated);
             let is_doubtful = in_doubt
@@ -503,7 +514,7 @@ impl IndexFile {
             });
             let now = updated.map_or(touch.now_ms, |updated| touch.now_ms.max(updated as u64));
             document.set(entry, "updatedAt", now as f64);
-            if touch.added > 0 || is_doubtful {
+            if touch.added != 0 || is_doubtful {
                 document.set(entry, "messageCount", new);
             }
             if let Some((title, _)) = &title {
@@ -528,6 +539,18 @@ impl IndexFile {
             draft.publish_new(&self.path)
         };
         make().map_err(|cause| Error::store("create", &self.path, cause))
+    }
+
+    /// Whether what others have written last was looked at, and nothing is missing in it.
+    #[cfg(test)]
+    pub fn has_seen_others(&self) -> bool {
+        self.state().seen.is_some()
+    }
+
+    /// As a thread that hangs while it writes the index.
+    #[cfg(test)]
+    pub fn hold(&self) -> MutexGuard<'_, ()> {
+        self.editing.lock().unwrap()
     }
 
     fn pending(&self) -> MutexGuard<'_, HashMap<SessionId, Touch>> {
@@ -557,6 +580,7 @@ impl State {
             change.made = change.made.or(before.made);
             change.added_in_all = before.added_in_all + change.added;
             change.counted = before.counted;
+            change.title = change.title.or(before.title);
             change.is_doubtful = before.is_doubtful;
         } else {
             change.added_in_all = change.added;
@@ -585,15 +609,25 @@ impl Remembered {
         }
     }
 
-    /// Puts an entry that this process has made back, if others have lost it; says whether they have.
-    fn make_again(&self, document: &mut Document, session: &SessionId, folder: &Path) -> bool {
-        let Some(made) = &self.made else { return false };
-        let is_lost = find(document.root(), session).is_none()
-            && folder.join(format!("{session}.jsonl")).exists();
-        if is_lost {
-            put_first(document, session, made);
+    /// Puts an entry that this process has made back, if others have lost it.
+    fn make_again(
+        &self,
+        document: &mut Document,
+        session: &SessionId,
+        index: &Identity,
+        folder: &Path,
+    ) -> Missing {
+        let Some(made) = &self.made else { return Missing::Nothing };
+        let has_file = || folder.join(format!("{session}.jsonl")).exists();
+        if find(document.root(), session).is_some() || !has_file() {
+            return Missing::Nothing;
         }
-        is_lost
+        // Who deletes a session removes its entry first and its file then, or the other way round.
+        if index.age() < UNSETTLED {
+            return Missing::TooEarly;
+        }
+        put_first(document, session, made);
+        Missing::Something
     }
 
     /// Makes the change again if others have lost it, who had read the index before it; says what was
@@ -626,7 +660,7 @@ impl Remembered {
         if updated == before && !self.is_doubtful {
             // As it was before the change: that is lost, and nothing else is different.
             document.set(entry, "updatedAt", after as f64);
-            if self.added > 0 {
+            if self.added != 0 {
                 document.set(entry, "messageCount", counted + self.added as f64);
             }
             return Missing::Something;
@@ -636,20 +670,23 @@ impl Remembered {
             document.set(entry, "updatedAt", after as f64);
             missing = Missing::Something;
         }
-        if let Some((messages, age)) = count(session) {
-            let lacking = messages as f64 - counted;
-            let is_lost = lacking > 0.0 && lacking <= self.added_in_all as f64;
-            // They may have counted what was counted here already.
-            let is_doubled = lacking < 0.0 && -lacking <= self.counted as f64;
-            if is_lost || is_doubled {
-                // They write the file first and the index then.
-                if age.min(index.age()) < UNSETTLED {
-                    return Missing::Perhaps;
-                }
-                document.set(entry, "messageCount", messages as f64);
-                self.counted += lacking.abs() as usize;
-                return Missing::Something;
+        let (messages, age) = match count(session) {
+            Counted::Messages(messages, age) => (messages, age),
+            Counted::NoFile => return missing,
+            Counted::Unknown => return Missing::TooEarly,
+        };
+        let lacking = messages as f64 - counted;
+        let is_lost = lacking > 0.0 && lacking <= self.added_in_all as f64;
+        // They may have counted what was counted here already.
+        let is_doubled = lacking < 0.0 && -lacking <= self.counted as f64;
+        if is_lost || is_doubled {
+            // They write the file first and the index then.
+            if age.min(index.age()) < UNSETTLED {
+                return Missing::TooEarly;
             }
+            document.set(entry, "messageCount", messages as f64);
+            self.counted = self.counted.max(lacking.abs() as isize);
+            return Missing::Something;
         }
         missing
     }
@@ -661,7 +698,7 @@ enum Missing {
     Nothing,
     Something,
     /// It is too early to tell.
-    Perhaps,
+    TooEarly,
 }
 
 impl Replaced {
@@ -675,15 +712,20 @@ impl Replaced {
 
     fn is_settled(&self) -> bool {
         let age = self.since.elapsed();
-        age > WATCHED_WRITER || (age > WATCHED && !self.has_writer())
+        age > WATCHED_WRITER || (age > WATCHED && !self.has_writer() && !self.is_changed())
     }
 }
 
-/// Reads an index, once nobody is in the midst of writing it; nothing when it is broken or no array.
-fn read(file: &File, attempts: &mut Attempts) -> Result<(Identity, Option<Document>), Trouble> {
+/// Reads an index, once nobody is in the midst of writing it: its state, its text, and what that says;
+/// nothing when it is broken or no array.
+fn read(
+    file: &File,
+    attempts: &mut Attempts,
+) -> Result<(Identity, String, Option<Document>), Trouble> {
     let identity = Identity::of(file)?;
     let bytes = read_exactly(file, 0, identity.size)?;
-    let document = Document::parse(&String::from_utf8_lossy(&bytes)).ok();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let document = Document::parse(&text).ok();
     if document.is_none() {
         // Emptied or cut, perhaps to be written at once.
         if at_rest(file, None, attempts)? != identity {
@@ -698,7 +740,7 @@ fn read(file: &File, attempts: &mut Attempts) -> Result<(Identity, Option<Docume
     if Identity::of(file)? != identity {
         return Err(Trouble::Changed);
     }
-    Ok((identity, document.filter(|found| found.root().is_array())))
+    Ok((identity, text, document.filter(|found| found.root().is_array())))
 }
 
 fn no_array() -> io::Error {

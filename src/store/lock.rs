@@ -21,6 +21,7 @@ use std::{
 /// NONBLOCK: a FIFO in the place of the file must not hold us.
 const READ: OFlags =
     OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
+const READ_WRITE: OFlags = READ.union(OFlags::RDWR);
 
 /// An open data file whose lock this process holds. When it was made, `path` named this file. It is
 /// open for reading only, so that a lease on it tells of others.
@@ -39,7 +40,14 @@ impl Locked {
         let Some((file, created)) = open_or_create(path, create).map_err(fail("open"))? else {
             return Ok(None);
         };
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let mut file = file;
+        let mut locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        if locked == Err(Errno::BADF) {
+            // On NFS the lock is one for writing, and wants a file that is open for that.
+            file = File::from(open(path, READ_WRITE, Mode::empty()).map_err(io::Error::from)?);
+            locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        }
+        match locked {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(Trouble::Locked),
             Err(Errno::INTR) => return Err(Trouble::Changed),
@@ -65,13 +73,18 @@ impl Drop for Locked {
     fn drop(&mut self) {
         // Not left to the closing: the file may be kept open, and a child process that is between
         // fork and exec shares it.
-        let _ = flock(&*self.file, FlockOperation::Unlock);
+        unlock(&self.file);
     }
 }
 
 /// Locks a file that nobody else can know of yet.
 pub(super) fn lock_new(file: &File) -> io::Result<()> {
     flock(file, FlockOperation::NonBlockingLockExclusive).map_err(Into::into)
+}
+
+/// Gives the lock of a file back.
+pub(super) fn unlock(file: &File) {
+    let _ = flock(file, FlockOperation::Unlock);
 }
 
 /// Whether nobody holds the lock of `file`.

@@ -37,6 +37,7 @@ pub use ledger::Ledger;
 pub use retry::{Attempts, wait};
 
 use crate::{
+    clock,
     diagnostics::{self, Warning},
     disk::{Attempt, Disk, Pending, Turn, disk},
     error::Result,
@@ -48,7 +49,7 @@ use layout::hash_of;
 use line::Facts;
 use live::Live;
 use once_cell::sync::Lazy;
-use session_file::{Added, Put, SessionFile, Waiting, Written};
+use session_file::{Added, Counted, Put, SessionFile, Waiting, Written};
 use std::{
     collections::HashMap,
     fmt,
@@ -70,8 +71,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
 
-/// The end of the process waits so long for others who are at work on a file.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
+/// The end of the process waits so long for others who are at work on files.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+/// Who reads a session waits so long for messages to be added to it.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
 /// The list of sessions waits so long for changes to be written into the index.
 const LIST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -83,8 +86,11 @@ const MAX_LINES: usize = 2_000_000;
 /// left of what it has started.
 pub fn close_all(is_alone: bool) {
     let stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
-    for store in stores.open.values().filter_map(Weak::upgrade) {
-        store.finish();
+    let open: Vec<_> = stores.open.values().filter_map(Weak::upgrade).collect();
+    drop(stores);
+    let until = Instant::now() + LAST_PATIENCE;
+    for store in open {
+        store.finish(until);
         store.ledger.close(is_alone);
     }
 }
@@ -197,15 +203,16 @@ impl Store {
         store
     }
 
-    /// Writes on this thread what was to be written later.
-    fn finish(&self) {
+    /// Writes on this thread what was to be written later, and waits for others until then.
+    fn finish(&self, until: Instant) {
+        let patience = || until.saturating_duration_since(Instant::now());
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let files = sessions.files.iter().map(|(id, (_, file))| (id.clone(), Arc::clone(file)));
         let waiting: Vec<_> = files.filter(|(_, file)| file.has_waiting()).collect();
         drop(sessions);
         for (session, file) in waiting {
             let add = |attempts: &mut Attempts| self.add_waiting(attempts, &session, &file);
-            let reason = match wait(LAST_PATIENCE, add) {
+            let reason = match wait(patience(), add) {
                 Ok(Some(())) => continue,
                 Ok(None) => "others are at work on its file".to_owned(),
                 Err(error) => error.to_string(),
@@ -220,7 +227,7 @@ impl Store {
             Ok(self.index.flush(attempts, self.is_in_doubt(), &self.count()))
         };
         if self.index.has_pending() {
-            let _ = wait(LAST_PATIENCE, flush);
+            let _ = wait(patience(), flush);
         }
     }
 
@@ -292,7 +299,8 @@ impl Store {
         now_ms: u64,
     ) -> Result<Turn<()>> {
         let mut write = |_: usize, out: &mut dyn Write| write(out);
-        let mut put = Put { ids: &[&json_id(id)], durable, write: &mut write };
+        let id = json_id(id);
+        let mut put = Put { ids: &[&id], only_new: false, durable, write: &mut write };
         self.put(attempts, session, &mut put, None, now_ms)
     }
 
@@ -371,7 +379,12 @@ impl Store {
     ) -> Result<Turn<Vec<u8>>> {
         self.sweep();
         let file = self.session(session);
-        done!(self.add_waiting(attempts, session, &file)?);
+        // What waits belongs to it; where it cannot be added, what is there can be read all the same.
+        if let Ok(Turn::Again(after)) = self.add_waiting(attempts, session, &file)
+            && attempts.failing_for() < READ_PATIENCE
+        {
+            return Ok(Turn::Again(after));
+        }
         let bytes = done!(file.read(attempts)?);
         self.look_after_later(session);
         let mut messages = Vec::with_capacity(bytes.len() + 2);
@@ -424,7 +437,7 @@ impl Store {
         let ids: Vec<&str> = last.iter().map(|(id, _)| *id).collect();
         let mut write =
             |message: usize, out: &mut dyn Write| out.write_all(last[message].1.as_bytes());
-        let mut put = Put { ids: &ids, durable: true, write: &mut write };
+        let mut put = Put { ids: &ids, only_new: false, durable: true, write: &mut write };
         done!(self.put(attempts, session, &mut put, title, now_ms)?);
         // Where others are at work on the index, it is written a little later.
         let _ = self.write_index(&mut Attempts::default());
@@ -516,11 +529,8 @@ impl Store {
     }
 
     /// How many messages a session has, for the index.
-    fn count(&self) -> impl Fn(&SessionId) -> Option<(usize, Duration)> {
-        |session| match self.session(session).count(&mut Attempts::default()) {
-            Ok(Turn::Done(count)) => count,
-            _ => None,
-        }
+    fn count(&self) -> impl Fn(&SessionId) -> Counted {
+        |session| self.session(session).count()
     }
 
     /// A process of this store has been killed: counts in the index may lack what it wrote last.
@@ -569,8 +579,8 @@ impl Store {
         work: impl FnMut(&Self, &mut Attempts) -> Result<Turn<T>> + Send + 'static,
     ) -> Pending<Result<T>> {
         let file = session.map(|session| self.session_path(session));
-        let mut turn = self.turns(work);
-        disk.run_until_done(file, move |_| turn())
+        let turn = self.turns(work);
+        disk.run_until_done(file, turn)
     }
 
     /// As [`Store::call`], and calls `done` with what has come of it, on that thread.
@@ -582,18 +592,18 @@ impl Store {
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         let file = session.map(|session| self.session_path(session));
-        let mut turn = self.turns(work);
+        let turn = self.turns(work);
         let done = |outcome: Result<Result<T>>| done(outcome.and_then(|outcome| outcome));
-        disk.run_then(file, move |_| turn(), done);
+        disk.run_then(file, turn, done);
     }
 
     fn turns<T>(
         self: &Arc<Self>,
         mut work: impl FnMut(&Self, &mut Attempts) -> Result<Turn<T>> + Send + 'static,
-    ) -> impl FnMut() -> Turn<Result<T>> + Send + 'static {
+    ) -> impl FnMut(&Attempt) -> Turn<Result<T>> + Send + 'static {
         let store = Arc::clone(self);
         let mut attempts = Attempts::default();
-        move || match work(&store, &mut attempts) {
+        move |attempt| match work(&store, attempts.begun_at(attempt.since)) {
             Ok(turn) => turn.map(Ok),
             Err(error) => Turn::Done(Err(error)),
         }
@@ -612,8 +622,11 @@ impl Store {
             let tidy = move |store: &Self, attempts: &mut Attempts| {
                 let file = store.session(&of);
                 done!(store.add_waiting(attempts, &of, &file)?);
-                done!(file.tidy(attempts, &store.live)?);
+                let written = done!(file.tidy(attempts, &store.live)?);
                 store.look_after_later(&of);
+                if written.added != 0 {
+                    store.touch(&of, written, None, clock::now_ms());
+                }
                 Ok(Turn::Done(()))
             };
             let store = Arc::clone(&this);

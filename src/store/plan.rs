@@ -105,9 +105,11 @@ impl Plan {
         }
     }
 
-    /// How many messages are added, not replaced.
-    pub fn added(&self) -> usize {
-        self.appended.len()
+    /// How many messages are added, not replaced; fewer by those that are removed.
+    pub fn added(&self) -> isize {
+        let is_removal = |(_, change): &&(usize, Change)| *change == Change::Remove;
+        let removed = self.changes.iter().filter(is_removal).count();
+        self.appended.len() as isize - removed as isize
     }
 
     /// Writes the next version of `old`, whose layout is `layout`, and returns its layout.

@@ -90,7 +90,7 @@ impl Replaced {
     /// Whether it has been watched for long enough.
     pub fn is_settled(&self) -> bool {
         let age = self.since.elapsed();
-        age > WATCHED_WRITER || (age > WATCHED && !self.has_writer())
+        age > WATCHED_WRITER || (age > WATCHED && !self.has_writer() && !self.is_changed())
     }
 
     /// How long it has been watched.
@@ -98,7 +98,7 @@ impl Replaced {
         self.since.elapsed()
     }
 
-    fn has_writer(&self) -> bool {
+    pub fn has_writer(&self) -> bool {
         matches!(Writers::of(&self.file), Writers::Somebody)
     }
 
@@ -108,7 +108,7 @@ impl Replaced {
     }
 
     /// The file as another program has rewritten it; `None` when none has (yet).
-    pub fn newer(&self, attempts: &mut Attempts) -> Result<Option<Known>, Trouble> {
+    pub fn newer(&mut self, attempts: &mut Attempts) -> Result<Option<Known>, Trouble> {
         if !self.is_changed() {
             return Ok(None);
         }
@@ -119,8 +119,12 @@ impl Replaced {
             Err(trouble) => return Err(trouble),
         };
         let newer = Known::read(&self.file, identity)?;
-        // Emptied and then left so is what a program does that dies in between.
-        Ok(Some(newer).filter(|newer| newer.layout.len() > 0))
+        if newer.layout.len() == 0 {
+            // Emptied and then left so is what a program does that dies in between.
+            self.identity = newer.identity;
+            return Ok(None);
+        }
+        Ok(Some(newer))
     }
 
     /// Writes the next version: the lines of `newer`, which is this file as it is now, with those

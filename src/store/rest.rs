@@ -31,22 +31,23 @@ pub(super) fn at_rest(
         return Ok(now);
     }
     let unchanged_for = attempts.unchanged_for(now);
-    let is_still = match writers {
-        Writers::Nobody(_) => true,
+    let is_still = if let Writers::Somebody = writers {
         // It could go on at any time: what looks cut is not believed.
-        Writers::Somebody => {
-            unchanged_for > STILL && now.size > 0 && !looks_cut(file, &now, known)?
-        }
-        Writers::Unknown if looks_cut(file, &now, known)? => {
-            unchanged_for > STILL || !now.modified_within(STILL)
-        }
-        Writers::Unknown => unchanged_for > FRESH || !now.modified_within(FRESH),
+        unchanged_for > STILL && now.size > 0 && !looks_cut(file, &now, known)?
+    } else if looks_cut(file, &now, known)? {
+        unchanged_for > STILL || !now.modified_within(STILL)
+    } else {
+        unchanged_for > FRESH || !now.modified_within(FRESH)
     };
     if is_still { Ok(now) } else { Err(Trouble::Busy) }
 }
 
-/// Emptied, though it had something; shorter than before; or ending in mid-line.
+/// Empty, as far as it is not known to be; shorter than before; or ending in mid-line.
 fn looks_cut(file: &File, now: &Identity, known: Option<&Identity>) -> io::Result<bool> {
     let is_shorter = known.is_some_and(|known| known.same_file(now) && now.size < known.size);
-    Ok(is_shorter || (now.size > 0 && byte_at(file, now.size - 1)? != Some(b'\n')))
+    let is_empty = now.size == 0 && known.is_none();
+    if is_shorter || now.size == 0 {
+        return Ok(is_shorter || is_empty);
+    }
+    Ok(byte_at(file, now.size - 1)? != Some(b'\n'))
 }

@@ -20,6 +20,8 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long, when it is only somebody's lock that is in the way. Holders need milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// So many attempts are made, however long the call has waited for its first.
+const LEAST_ATTEMPTS: u32 = 5;
 /// The pause after the first attempt, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(25));
 
@@ -71,6 +73,8 @@ impl From<Error> for Trouble {
 pub struct Attempts {
     /// Those that have failed.
     failed: u32,
+    /// When the call was made, if it was not made at once.
+    call: Option<Instant>,
     /// Since when they fail, and since when they fail for a lock without a break.
     since: Option<Instant>,
     locked_since: Option<Instant>,
@@ -81,6 +85,12 @@ pub struct Attempts {
 }
 
 impl Attempts {
+    /// Of a call that was made then, and may have waited behind others: that is a part of its patience.
+    pub(super) fn begun_at(&mut self, call: Instant) -> &mut Self {
+        self.call.get_or_insert(call);
+        self
+    }
+
     /// How many have failed.
     pub(super) fn failed(&self) -> u32 {
         self.failed
@@ -116,13 +126,15 @@ impl Attempts {
         };
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
+        // A few attempts everybody has.
+        let call = self.call.filter(|_| self.failed >= LEAST_ATTEMPTS).unwrap_or(since);
         let locked_since = match trouble {
             Trouble::Locked => Some(*self.locked_since.get_or_insert(now)),
             _ => None,
         };
         self.locked_since = locked_since;
-        let is_locked = locked_since.is_some_and(|since| now - since > LOCK_PATIENCE);
-        if is_locked || now - since > PATIENCE {
+        let is_locked = locked_since.is_some_and(|since| now - since.min(call) > LOCK_PATIENCE);
+        if is_locked || now - since.min(call) > PATIENCE {
             let (kind, reason) = match trouble {
                 Trouble::Locked if is_locked => {
                     (io::ErrorKind::TimedOut, "another process holds its lock for too long")

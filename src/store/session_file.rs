@@ -100,6 +100,8 @@ pub(super) struct Waiting {
 pub(super) struct Put<'w> {
     /// No id twice.
     pub ids: &'w [&'w str],
+    /// Leave the file alone when they are all there.
+    pub only_new: bool,
     /// Be on the disk before returning.
     pub durable: bool,
     pub write: &'w mut WriteMessage<'w>,
@@ -108,10 +110,21 @@ pub(super) struct Put<'w> {
 /// What a change has made of the file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Written {
-    /// Messages that were added, not replaced.
-    pub added: usize,
+    /// Messages that were added, not replaced; negative when more were removed.
+    pub added: isize,
     /// When it was changed last before, in milliseconds since 1970.
     pub changed_before_ms: u64,
+}
+
+/// How many messages a session has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// So many; and how long ago its file was changed.
+    Messages(usize, Duration),
+    /// There is no file.
+    NoFile,
+    /// That cannot be told now.
+    Unknown,
 }
 
 /// What became of a try to append.
@@ -211,21 +224,20 @@ impl SessionFile {
             Append::AlreadyThere => Ok(Written::default()),
             Append::Impossible => {
                 let mut write = |_: usize, out: &mut dyn Write| out.write_all(&line);
-                let mut put = Put { ids: &[&id], durable: false, write: &mut write };
+                let mut put =
+                    Put { ids: &[&id], only_new: true, durable: false, write: &mut write };
                 self.try_put(live, &mut put, attempts)
             }
         };
         let outcome = attempt();
-        let step = attempts.step("write", &self.path, outcome)?;
-        if let Turn::Done(written) = step {
+        let turn = attempts.step("write", &self.path, outcome)?;
+        if let Turn::Done(_) = turn {
             let mut waiting = self.waiting();
             if waiting.front().is_some_and(|first| first.id == id) {
                 waiting.pop_front();
             }
-            return Ok(Turn::Done(Some((written, now_ms))));
         }
-        let Turn::Again(after) = step else { return Ok(Turn::Done(None)) };
-        Ok(Turn::Again(after))
+        Ok(turn.map(|written| Some((written, now_ms))))
     }
 
     fn check_line(&self, line: &[u8]) -> Result<()> {
@@ -251,7 +263,8 @@ impl SessionFile {
     /// that were appended though they were there before.
     pub fn tidy(&self, attempts: &mut Attempts, live: &Live) -> Result<Turn<Written>> {
         let mut write = |_: usize, _: &mut dyn Write| Ok(());
-        self.put(attempts, live, &mut Put { ids: &[], durable: false, write: &mut write })
+        let mut put = Put { ids: &[], only_new: false, durable: false, write: &mut write };
+        self.put(attempts, live, &mut put)
     }
 
     /// Whether the message is in the file. A file that is gone was deleted on purpose: that counts
@@ -267,17 +280,29 @@ impl SessionFile {
         attempts.step("read", &self.path, outcome)
     }
 
-    /// How many messages the file has, and how long ago it was changed; nothing when there is no file.
-    pub fn count(&self, attempts: &mut Attempts) -> Result<Turn<Option<(usize, Duration)>>> {
-        let mut attempt = || {
-            let Some((state, _locked)) = self.open(self.state(), attempts, false)? else {
-                return Ok(None);
-            };
-            let known = state.known.as_ref().ok_or(Trouble::Changed)?;
-            Ok(Some((known.layout.len(), known.identity.age())))
+    /// How many messages the file has. Waits for nobody, and reads no long file.
+    pub fn count(&self) -> Counted {
+        let state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Counted::Unknown,
         };
-        let outcome = attempt();
-        attempts.step("read", &self.path, outcome)
+        let counted = || {
+            let Some((mut state, locked, identity)) =
+                self.lock(state, &mut Attempts::default(), false)?
+            else {
+                return Ok(Counted::NoFile);
+            };
+            state.fold();
+            if !state.is_at(&identity) && identity.size <= QUICK {
+                state.learn(Known::read(&locked.file, identity)?);
+            }
+            let known = state.known.as_ref().filter(|_| state.is_at(&identity));
+            Ok::<_, Trouble>(known.map_or(Counted::Unknown, |known| {
+                Counted::Messages(known.layout.len(), known.identity.age())
+            }))
+        };
+        counted().unwrap_or(Counted::Unknown)
     }
 
     /// The file's bytes at one moment; empty when there is none.
@@ -355,7 +380,7 @@ impl SessionFile {
             drop(settled);
             return Turn::Done(());
         };
-        if state.replaced.iter().any(Replaced::is_changed) {
+        if state.replaced.iter().any(|old| old.is_changed() && !old.has_writer()) {
             // In the midst of it, it is too early.
             if let Err(Trouble::Failed(_) | Trouble::System(_)) =
                 self.open(state, &mut Attempts::default(), false)
@@ -406,17 +431,16 @@ impl SessionFile {
         };
         state.fold();
         if !state.is_at(&identity) {
+            if identity.size <= QUICK {
+                state.learn(Known::read(&locked.file, identity)?);
+                return self.recover(state, locked, attempts).map(Some);
+            }
+            // Not under the locks: it takes a while.
             let file = Arc::clone(&locked.file);
-            let read = if identity.size <= QUICK {
-                Known::read(&file, identity)?
-            } else {
-                // Not under the locks: it takes a while.
-                drop((state, locked));
-                let read = Known::read(&file, identity);
-                state = self.state();
-                read?
-            };
-            state.learn(read);
+            drop((state, locked));
+            let read = Known::read(&file, identity);
+            state = self.state();
+            state.learn(read?);
             // Again from the start, which is quick now.
             return match self.lock(state, attempts, create)? {
                 Some((mut state, locked, now)) if state.is_at(&now) => {
@@ -576,7 +600,7 @@ impl SessionFile {
         if identity.has_other_names() {
             return Ok(Append::Impossible);
         }
-        if state.replaced.iter().any(Replaced::is_changed) {
+        if state.replaced.iter().any(|old| old.is_changed() && !old.has_writer()) {
             // What was written into it comes first.
             return Err(Trouble::Busy);
         }
@@ -662,7 +686,11 @@ impl SessionFile {
                 return Ok(now);
             }
             // Somebody else has written, too: what is there is looked at anew.
-            Ok(count) if count == bytes.len() => return Ok(now),
+            Ok(count) if count == bytes.len() && now.size > old.size + count as u64 => {
+                return Ok(now);
+            }
+            // It was emptied just before, by somebody who is about to write it.
+            Ok(count) if count == bytes.len() => return Err(Trouble::Changed),
             // The disk is full: what fitted must not stay.
             Ok(count) if now.size == old.size + count as u64 => file.set_len(old.size)?,
             _ => {}
@@ -736,6 +764,9 @@ impl SessionFile {
                 appended.push(message);
             }
             changes.extend(found.into_iter().map(|line| (line, Change::Replace(message))));
+        }
+        if put.only_new && appended.is_empty() {
+            changes.clear();
         }
         let Some(known) = &mut state.known else { return Err(Trouble::Changed) };
         let stale = self.stale_marks(known, file, live)?;
@@ -820,11 +851,12 @@ impl SessionFile {
             if !is_same || !locked.is_current(&self.path)? {
                 return Err(Trouble::Changed);
             }
-            if lease.is_some_and(|lease| lease.is_awaited()) {
+            if lease.as_ref().is_some_and(|lease| lease.is_awaited()) {
                 return Err(Trouble::Busy);
             }
-            let file = draft.publish(&self.path).map_err(|error| self.failed("replace", error))?;
-            Identity::of(&file)?
+            let new = draft.publish(&self.path).map_err(|error| self.failed("replace", error))?;
+            drop(lease);
+            new
         };
         let known = Known { identity: new, layout: Arc::new(next) };
         state.known = (new.size == size).then_some(known);
@@ -859,6 +891,10 @@ impl State {
 
     /// Takes in what the file was read as, before or after this process has appended to it.
     fn learn(&mut self, mut read: Known) {
+        if self.is_at(&read.identity) {
+            // Another thread was quicker, and knows more.
+            return self.fold();
+        }
         if let Some(appended) = self.appended.take_if(|appended| appended.from != read.identity)
             && appended.to == read.identity
             && !appended.is_checked

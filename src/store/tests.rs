@@ -1212,6 +1212,166 @@ mod sessions {
     }
 }
 
+mod lost_updates {
+    use super::*;
+
+    fn entry(id: &str, count: usize, updated: u64, title: &str) -> String {
+        format!(
+            r#"[{{"id":"{id}","title":"{title}","updatedAt":{updated},"messageCount":{count}}}]"#
+        )
+    }
+
+    fn counts(fixture: &Fixture, count: usize) -> bool {
+        fixture.index_text().contains(&format!("\"messageCount\": {count}"))
+    }
+
+    /// As a route does it that needs longer than a replaced file is watched without a writer.
+    #[test]
+    fn a_writer_of_a_replaced_file_is_heard_however_long_it_takes() {
+        for append in [false, true] {
+            let fixture = Fixture::with(lines(&["1", "2"]));
+            fixture.put("answer", "one");
+            let mut file =
+                OpenOptions::new().write(true).append(append).open(fixture.path()).unwrap();
+            let theirs = if append { String::new() } else { fixture.text() };
+            fixture.put("answer", "two");
+            if !append {
+                file.set_len(0).unwrap();
+            }
+            thread::sleep(Duration::from_millis(2_500));
+            file.write_all((theirs + &lines(&["theirs"])).as_bytes()).unwrap();
+            drop(file);
+            until("it is taken over", || fixture.text().contains("theirs"));
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_appended_twice_counts_once() {
+        let big = "x".repeat(1_000);
+        let history: String = (0..600).map(|n| message(&format!("m{n}"), &big) + "\n").collect();
+        let fixture = Fixture::with(&history);
+        fs::write(fixture.index(), entry("s", 600, 5, "t")).unwrap();
+        let add = |id: &str| {
+            let line = message(id, "").into_bytes();
+            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
+        };
+        assert_eq!(add("m3"), Addition::Done);
+        until("it is there once", || fixture.text().lines().count() == 600);
+        assert_ne!(add("new"), Addition::AlreadyThere);
+        until("all are counted", || counts(&fixture, 601));
+    }
+
+    #[test]
+    fn a_message_that_is_there_stays_in_a_file_with_two_names() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fs::hard_link(fixture.path(), fixture.folder.path().join("other")).unwrap();
+        fixture.store.add(&fixture.session, "1", message("1", "again").as_bytes(), NOW).unwrap();
+        assert_eq!(fixture.text(), lines(&["1"]));
+    }
+
+    #[test]
+    fn a_title_is_put_back_though_something_was_written_after_it() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let before = entry("s", 1, 5, "old");
+        fs::write(fixture.index(), &before).unwrap();
+        let upsert = |id: &str, title, now| {
+            let messages = [(id.to_owned(), message(id, ""))];
+            fixture.store.upsert(&fixture.session, &messages, title, now).unwrap();
+        };
+        upsert("2", Some("new"), NOW);
+        upsert("3", None, NOW + 5);
+        // A route that had read before both.
+        fs::write(fixture.index(), &before).unwrap();
+        until("it is put back", || fixture.index_text().contains("new"));
+    }
+
+    #[test]
+    fn a_count_that_a_route_has_lost_is_put_right() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fs::write(fixture.index(), entry("s", 1, 5, "t")).unwrap();
+        assert!(fixture.add("ours"));
+        assert!(counts(&fixture, 2));
+        // A route that had read the index before: it adds a message of its own, file first.
+        fs::write(fixture.path(), lines(&["1", "ours", "theirs"])).unwrap();
+        fs::write(fixture.index(), entry("s", 2, NOW + 50, "t")).unwrap();
+        until("all are counted", || counts(&fixture, 3));
+    }
+
+    #[test]
+    fn a_session_that_was_there_keeps_its_time_when_it_is_made_again() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fs::write(fixture.index(), entry("s", 1, 5, "old")).unwrap();
+        fixture.store.create(&fixture.session, "x", None, NOW).unwrap();
+        assert!(!fixture.store.index.has_work(), "nothing to look after: nothing was changed");
+    }
+
+    #[test]
+    fn a_session_that_somebody_else_deletes_stays_deleted() {
+        for _ in 0..10 {
+            let fixture = Fixture::new();
+            fixture.store.create(&fixture.session, "x", None, NOW).unwrap();
+            // As `await writeFile(index); await unlink(file)`.
+            fs::write(fixture.index(), "[]").unwrap();
+            thread::sleep(Duration::from_millis(5));
+            fs::remove_file(fixture.path()).unwrap();
+            until("it was looked at", || fixture.store.index.has_seen_others());
+            assert_eq!(fixture.index_text(), "[]");
+        }
+    }
+
+    #[test]
+    fn a_replaced_file_that_was_emptied_holds_up_no_message() {
+        let fixture = Fixture::with(lines(&["1", "2"]));
+        let file = OpenOptions::new().write(true).open(fixture.path()).unwrap();
+        fixture.put("answer", "");
+        file.set_len(0).unwrap();
+        // Somebody who is about to write it, or was killed.
+        assert!(fixture.add("3"));
+        drop(file);
+        assert!(fixture.add("4"));
+        assert_eq!(fixture.text(), lines(&["1", "2", "answer", "3", "4"]));
+    }
+
+    #[test]
+    fn the_end_of_the_process_does_not_wait_for_who_hangs() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fs::write(fixture.index(), entry("s", 1, 5, "t")).unwrap();
+        let _hangs = fixture.store.index.hold();
+        let line = message("2", "").into_bytes();
+        fixture.store.add_message(&fixture.session, "2", line, NOW).unwrap();
+        let (store, (done, ended)) = (Arc::clone(&fixture.store), std::sync::mpsc::channel());
+        thread::spawn(move || {
+            store.finish(Instant::now() + Duration::from_millis(100));
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(30)).unwrap();
+    }
+
+    #[test]
+    fn patience_with_a_lock_is_not_added_up_by_those_who_wait_one_behind_the_other() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let held = File::open(fixture.path()).unwrap();
+        held.lock().unwrap();
+        let (done, ended) = std::sync::mpsc::channel();
+        for number in 0..6 {
+            let (session, done) = (fixture.session.clone(), done.clone());
+            let put = move |store: &Store, attempts: &mut Attempts| {
+                let mut write = |out: &mut dyn Write| out.write_all(b"{\"id\":\"a\"}");
+                store.put_message(attempts, &session, "a", &mut write, false, NOW)
+            };
+            let disk = disk().unwrap();
+            fixture.store.call_then(disk, Some(&fixture.session), put, move |outcome| {
+                done.send((number, outcome.is_err())).unwrap();
+            });
+        }
+        // Each would wait for five seconds of its own.
+        for number in 0..6 {
+            let patience = Duration::from_secs(if number == 0 { 60 } else { 4 });
+            assert_eq!(ended.recv_timeout(patience), Ok((number, true)));
+        }
+    }
+}
+
 mod damaged_files {
     use super::*;
     use proptest::prelude::*;
