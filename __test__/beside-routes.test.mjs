@@ -94,7 +94,19 @@ describe('a route that has emptied the file, and writes it a little later', () =
       const listeners = sessions.map((sessionId) => listen(sessionId));
       for (const listener of listeners) await listener.has('1 ');
 
+      let isOver = false;
+      const reader = async (sessionId) => {
+        let fewest = Infinity;
+        while (!isOver) {
+          const messages = await runs.readMessages(sessionId);
+          fewest = Math.min(fewest, messages.filter(({ id }) => /^h\d/.test(id)).length);
+        }
+        return fewest;
+      };
+      const readers = sessions.map(reader);
       const posted = await post(store, sessions, shuffled(random, HOLDS));
+      isOver = true;
+      expect(await Promise.all(readers)).toEqual(sessions.map(() => history.length));
 
       sessions.forEach((sessionId) => runs.abortRun(sessionId));
       await Promise.all(listeners.map(({ ended }) => ended));
@@ -203,6 +215,7 @@ describe('routes that read, change and write the index', () => {
 
   it.each([
     ['on the thread of the server', onThisThread(true)],
+    ['with promises', onThisThread(false)],
     ['in another process', inAnotherProcess],
   ])('%s: no session, field or count is lost, and what they delete stays deleted', async (_, doAll) => {
     const random = seededRandom();
@@ -455,5 +468,136 @@ describe('a message that is there already, in a long history that the process ha
     await until(() => !store.read('s').includes('sent again'), 'it was there once');
     expect(store.read('s').startsWith(before)).toBe(true);
     expectAll(store.messages('s'), [...history, { id: 'new', content: 'x' }], []);
+  });
+});
+
+it('after servers are killed in mid-run, the next turn counts the messages that there are', async () => {
+  const random = seededRandom();
+  const store = useStore();
+  const body = async ({ runs, data, agent, ended, said, tell }) => {
+    const { id, name } = data;
+    runs.persistUserMessage(id, { id: `${name}-1`, content: 'x' });
+    runs.startRun({ sessionId: id, message: 'm', agent: agent('says', 'a whole turn') });
+    await ended(id);
+    const entry = (await runs.listSessions()).find((one) => one.id === id);
+    await tell({ counted: entry.messageCount, messages: (await runs.readMessages(id)).length });
+    runs.persistUserMessage(id, { id: `${name}-2`, content: 'x' });
+    runs.startRun({ sessionId: id, message: 'm', agent: agent('goes-on-saying', 1) });
+    await said(id, '1 ');
+    await tell('in mid-run');
+  };
+  const lane = async () => {
+    const { id } = await runs.createSession();
+    const settings = { storeDir: store.dir, persistIntervalMs: 10, cleanupGraceMs: 0 };
+    for (let kill = 0; kill < 6; kill += 1) {
+      const host = server(body, { id, name: `${kill}`, settings });
+      const { counted, messages } = await host.told();
+      expect(counted).toBe(messages);
+      await host.told();
+      await new Promise((resolve) => setTimeout(resolve, random() * 60));
+      host.child.kill('SIGKILL');
+      await host.exited;
+    }
+  };
+  await Promise.all(Array.from({ length: 4 }, lane));
+});
+
+describe('what a route has read before, and writes back', () => {
+  it('an answer that was half there: the whole one is put back', async () => {
+    const store = useStore({ cleanupGraceMs: 2_000 });
+    const told = await puppet();
+    const { sessionId } = start(told.agent);
+    await told.say('one');
+    await until(() => store.read(sessionId).includes('"one"'), 'the first flush came');
+    const before = store.read(sessionId);
+    await told.say(' two');
+    await told.exit();
+    await listen(sessionId).ended;
+    store.write(sessionId, before + json({ id: 'u2' }));
+    await until(() => store.read(sessionId).includes('"one two"'), 'the answer was put back');
+    expect(store.messages(sessionId)).toMatchObject([{ content: 'one two' }, { id: 'u2' }]);
+    expect(store.read(sessionId)).not.toContain('_streaming');
+  });
+
+  it('an index that lacks several changes, while one more comes: all are counted', async () => {
+    const store = useStore();
+    const { id } = await runs.createSession();
+    const ask = async (n) => {
+      runs.persistUserMessage(id, { id: `u${n}`, content: 'x' });
+      await until(() => store.index()[0].messageCount === n, `${n} were counted`);
+    };
+    await ask(1);
+    const before = readFileSync(store.indexPath, 'utf8');
+    await ask(2);
+    await ask(3);
+    writeFileSync(store.indexPath, before);
+    await ask(4);
+  });
+
+  // With a message of the server's own in the same tick, and without.
+  it.each([true, false])('in every tick, on the thread of the server: nothing is lost (%s)', async (asks) => {
+    const store = useStore({ persistIntervalMs: 1 });
+    const sessionId = newSession();
+    store.write(sessionId, LONG.map(json).join(''));
+    start(agent('goes-on-saying', 1), { sessionId });
+    const listener = listen(sessionId);
+    await listener.has('1 ');
+    const routes = routesOf(store.dir, true);
+    const wanted = [];
+    for (let n = 0; n < 500; n += 1) {
+      const [asked, posted] = [{ id: `u${n}`, content: 'asked' }, { id: `p${n}`, content: 'posted' }];
+      if (asks) runs.persistUserMessage(sessionId, asked);
+      await routes.post(sessionId, posted, 0);
+      wanted.push(...(asks ? [asked] : []), posted);
+      await new Promise(setImmediate);
+    }
+    runs.abortRun(sessionId);
+    await listener.ended;
+    const ids = () => new Set(store.messages(sessionId).map(({ id }) => id));
+    const lost = () => wanted.map(({ id }) => id).filter((id) => !ids().has(id));
+    await until(() => lost().length === 0, 'all were there').catch(() => expect(lost()).toEqual([]));
+  });
+});
+
+it('what a program appends that keeps the file open for ever is taken over', async () => {
+  const store = useStore();
+  store.write('s', SHORT.map(json).join(''));
+  const log = openSync(store.path('s'), 'a');
+  onTestFinished(() => closeSync(log));
+  await play(agent('says', 'the answer'), { sessionId: 's' });
+  writeSync(log, json({ id: 'late', content: 'x' }));
+  await until(() => store.read('s').includes('"late"'), 'what was appended was taken over');
+});
+
+describe('while another program holds a lock', () => {
+  it.each([
+    ['ends, and had no run', async ({ process }) => process.disconnect()],
+    ['exits, and had no run', async ({ process }) => process.exit()],
+    ['gets SIGTERM', async ({ process }) => process.kill(process.pid, 'SIGTERM')],
+  ])('a process that %s keeps the messages that wait', async (_, end) => {
+    const store = useStore();
+    store.write('s', SHORT.map(json).join(''));
+    const lock = await holder(store.path('s'));
+    const body = async ({ runs, data, tell }) => {
+      runs.persistUserMessage('s', { id: 'u1', content: 'x' });
+      await tell('asked');
+      await (0, eval)(data.end)({ process });
+    };
+    const host = server(body, { end: `(${end})`, settings: { storeDir: store.dir } });
+    expect(await host.told()).toBe('asked');
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await lock.ends();
+    await host.exited;
+    expect(store.read('s')).toContain('"u1"');
+  });
+
+  it('of the index for long, changes to it are kept', async () => {
+    const store = useStore();
+    const { id } = await runs.createSession();
+    const lock = await holder(store.indexPath);
+    runs.persistUserMessage(id, { id: 'u1', content: 'x' });
+    await new Promise((resolve) => setTimeout(resolve, 7_000));
+    await lock.ends();
+    await until(() => store.index()[0].messageCount === 1, 'the message was counted');
   });
 });
