@@ -460,10 +460,12 @@ export function hasActiveRun(sessionId: string): boolean;
 export function getActiveRun(sessionId: string): ActiveRun | undefined;
 
 /**
- * Appends a user's message to the session's file, unless one with its id is there. When the call returns, every reader
- * of the file sees the message; it is synced to the disk in the background.
+ * Appends a user's message to the session's file, unless one with its id is there. When the call returns, readers of the
+ * file see the message, unless another writer is at work on it at that moment: nobody is waited for, and the message is
+ * added as soon as that one is done, before anything else that is asked of the session. What goes wrong then is told as
+ * the warning `STORE_FAILED`. It is synced to the disk, and counted in the index, in the background.
  *
- * @throws `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ * @throws `STORE_FAILED`, `NO_THREADS`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
  */
 export function persistUserMessage(sessionId: string, msg: UserMessage): void;
 
@@ -595,7 +597,9 @@ export interface SessionEntry {
 }
 
 /**
- * The messages of a session, in order; `[]` if there are none. Lines that are no JSON objects are left out.
+ * The messages of a session, in order; `[]` if there are none. Lines that are no JSON objects are left out. A program that
+ * is in the midst of rewriting the file is waited for, and messages of {@link persistUserMessage} that wait come first; after
+ * 10 s it is `STORE_FAILED`. With no such message, who only holds the file's lock is not waited for.
  *
  * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
  * @throws (rejects) `TOO_LARGE` if they are together longer than JavaScript's strings may be, 2²⁹ − 24 units.
@@ -616,7 +620,7 @@ export function upsertMessages(
 ): Promise<void>;
 
 /**
- * The sessions of the index, the one updated last first.
+ * The sessions of the index, the one updated last first, with the changes that are waiting to be written.
  *
  * @throws (rejects) `STORE_FAILED`
  */

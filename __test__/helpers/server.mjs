@@ -2,6 +2,7 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { routesOf } from './routes.mjs';
 import { modulePath, runs } from './under-test.mjs';
 
 const data = JSON.parse(process.env.TEST_SERVER_DATA);
@@ -35,4 +36,4 @@ const ended = (sessionId) =>
     });
   });
 
-await body({ runs, data, tell, hear, agent, said, ended, modulePath, fs, path });
+await body({ runs, data, tell, hear, agent, said, ended, routesOf, modulePath, fs, path });
