@@ -520,7 +520,12 @@ impl IndexFile {
             if let Some((title, _)) = &title {
                 document.set(entry, "title", title.as_str());
             }
-            let change = Remembered { title, added: touch.added, ..Remembered::new(updated, now) };
+            let change = Remembered {
+                title,
+                counted: (new - counted) as isize,
+                added: touch.added,
+                ..Remembered::new(updated, now)
+            };
             changes.push((session.clone(), change));
         }
         changes
@@ -579,7 +584,7 @@ impl State {
         if let Some(before) = self.written.remove(session) {
             change.made = change.made.or(before.made);
             change.added_in_all = before.added_in_all + change.added;
-            change.counted = before.counted;
+            change.counted += before.counted;
             change.title = change.title.or(before.title);
             change.is_doubtful = before.is_doubtful;
         } else {

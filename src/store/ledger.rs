@@ -96,12 +96,24 @@ impl Ledger {
 
     /// What dead processes of this place had in use.
     pub fn left(&self) -> Vec<Left> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
-        let names = entries.flatten().filter(|entry| {
+        self.files().filter_map(|path| read_left(&path)).collect()
+    }
+
+    /// Whether there is a file of another process, which may be dead. Takes no lock, which would keep
+    /// others from looking after it.
+    pub(super) fn has_others(&self) -> bool {
+        let state = self.state();
+        let own = state.file.as_ref().map(|(path, _)| path);
+        self.files().any(|path| Some(&path) != own)
+    }
+
+    fn files(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let is_meant = |entry: &fs::DirEntry| {
             let name = entry.file_name();
             name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(SUFFIX))
-        });
-        names.filter_map(|entry| read_left(&entry.path())).collect()
+        };
+        entries.filter(is_meant).map(|entry| entry.path())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -107,6 +107,7 @@ pub struct Store {
     swept: Mutex<Option<Instant>>,
     /// A process of this store has been killed.
     in_doubt: AtomicBool,
+    is_doubt_known: AtomicBool,
     /// The index is being looked after.
     is_looking: AtomicBool,
     this: Weak<Self>,
@@ -194,6 +195,7 @@ impl Store {
             is_used: AtomicBool::new(false),
             swept: Mutex::default(),
             in_doubt: AtomicBool::new(false),
+            is_doubt_known: AtomicBool::new(false),
             is_looking: AtomicBool::new(false),
             folder: folder.clone(),
         });
@@ -538,7 +540,12 @@ impl Store {
         self.in_doubt.store(true, Ordering::Relaxed);
     }
 
+    /// Asked for the first time before the index is written: other processes' files may be those of
+    /// one that was killed.
     fn is_in_doubt(&self) -> bool {
+        if !self.is_doubt_known.swap(true, Ordering::Relaxed) && self.ledger.has_others() {
+            self.doubt_counts();
+        }
         self.in_doubt.load(Ordering::Relaxed)
     }
 
@@ -649,14 +656,15 @@ impl Store {
         });
     }
 
-    /// Has replaced files of the session looked after, unless that is done already.
+    /// Has it looked whether others lose something of the session, unless that is done already.
     fn look_after_later(&self, session: &SessionId) {
         let file = self.session(session);
         let Ok(disk) = disk() else { return };
-        if !file.has_replaced() || !file.begin_looking() {
+        if !file.has_to_look() || !file.begin_looking() {
             return;
         }
-        let look = move |_: &Attempt| match file.look_after_replaced() {
+        let mut attempts = Attempts::default();
+        let look = move |_: &Attempt| match file.look(&mut attempts) {
             Turn::Done(()) if file.end_looking() => Turn::Again(Duration::ZERO),
             turn => turn,
         };

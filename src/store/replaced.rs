@@ -13,6 +13,7 @@ use super::{
     plan::{Change, Plan},
     rest::at_rest,
     retry::{Attempts, Trouble},
+    session_file::{LONGEST_GUARDED, MOST_GUARDED},
 };
 use std::{
     fs::File,
@@ -62,6 +63,7 @@ impl Replaced {
     pub fn taken(mut self, newer: &Known) -> Self {
         self.identity = newer.identity;
         self.layout = Arc::clone(&newer.layout);
+        self.since = Instant::now();
         self
     }
 
@@ -125,6 +127,19 @@ impl Replaced {
             return Ok(None);
         }
         Ok(Some(newer))
+    }
+
+    /// The lines of `newer`, which is this file as it is now, whose messages `current` lacks. Very long
+    /// ones are left out.
+    pub fn lines_beyond(&self, newer: &Known, current: &Layout) -> Result<Vec<Vec<u8>>, Trouble> {
+        let hashes = newer.layout.hashes().iter().enumerate();
+        let beyond = hashes.filter(|(_, hash)| **hash != NO_ID && !current.hashes().contains(hash));
+        let lines = beyond.map(|(line, _)| newer.layout.line(line));
+        lines
+            .filter(|line| line.len <= LONGEST_GUARDED)
+            .take(MOST_GUARDED)
+            .map(|line| read_exactly(&self.file, line.start, line.len))
+            .collect()
     }
 
     /// Writes the next version: the lines of `newer`, which is this file as it is now, with those

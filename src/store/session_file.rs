@@ -35,7 +35,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Attempts without the locks, before one that holds them all the time and so gets its turn.
@@ -47,6 +47,11 @@ const QUICK: u64 = 1 << 18;
 /// Of a longer one that is not known yet, so much of the end is looked through for the id of a message
 /// that is appended. A message that is sent twice is sent twice in a row.
 const TAIL: u64 = 1 << 16;
+/// So long a message is put back when somebody writes the file without it; a longer one is not.
+const GUARDED: Duration = Duration::from_secs(2);
+/// Messages that are put back, and the length of one, at most.
+pub(super) const MOST_GUARDED: usize = 64;
+pub(super) const LONGEST_GUARDED: u64 = 1 << 18;
 /// How often it is looked whether somebody writes into a replaced file: first and longest pause.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
@@ -68,6 +73,15 @@ struct State {
     /// Lines that were appended and are not in `known` yet.
     appended: Option<Appended>,
     replaced: Vec<Replaced>,
+    guarded: Vec<Guarded>,
+}
+
+/// A message that was added beside the app's routes: one of them may have read the file before and write
+/// it back without the message. It is put back then.
+struct Guarded {
+    hash: u64,
+    line: Vec<u8>,
+    since: Instant,
 }
 
 /// What this process has appended to a file between two of its states.
@@ -231,7 +245,10 @@ impl SessionFile {
         };
         let outcome = attempt();
         let turn = attempts.step("write", &self.path, outcome)?;
-        if let Turn::Done(_) = turn {
+        if let Turn::Done(written) = &turn {
+            if written.added > 0 {
+                self.state().guard(line);
+            }
             let mut waiting = self.waiting();
             if waiting.front().is_some_and(|first| first.id == id) {
                 waiting.pop_front();
@@ -267,14 +284,16 @@ impl SessionFile {
         self.put(attempts, live, &mut put)
     }
 
-    /// Whether the message is in the file. A file that is gone was deleted on purpose: that counts
-    /// as yes.
+    /// Whether the message is in the file, and not as it was in the midst of its run. A file that is gone
+    /// was deleted on purpose: that counts as yes.
     pub fn has(&self, attempts: &mut Attempts, id: &str) -> Result<Turn<bool>> {
         let mut attempt = || {
             let Some((mut state, locked)) = self.open(self.state(), attempts, false)? else {
                 return Ok(true);
             };
-            Ok(!self.find(&mut state, &locked.file, id)?.is_empty())
+            let found = self.find(&mut state, &locked.file, id)?;
+            let marks = state.known.as_ref().map_or(&[][..], |known| &known.layout.marks);
+            Ok(found.iter().any(|line| !marks.contains(line)))
         };
         let outcome = attempt();
         attempts.step("read", &self.path, outcome)
@@ -308,8 +327,9 @@ impl SessionFile {
     /// The file's bytes at one moment; empty when there is none.
     pub fn read(&self, attempts: &mut Attempts) -> Result<Turn<Vec<u8>>> {
         let mut attempt = || {
-            let Some(file) = self.open_to_read_all(attempts)? else { return Ok(Vec::new()) };
-            let before = Identity::of(&file)?;
+            let Some((file, before)) = self.open_to_read_all(attempts)? else {
+                return Ok(Vec::new());
+            };
             let bytes = read_exactly(&file, 0, before.size)?;
             // It may have been replaced or appended to: what was read was still all of it once.
             let after = Identity::of(&file)?;
@@ -319,16 +339,26 @@ impl SessionFile {
         attempts.step("read", &self.path, outcome)
     }
 
-    /// The file, with what was written into replaced versions; as it is where the store may only be
-    /// read.
-    fn open_to_read_all(&self, attempts: &mut Attempts) -> Result<Option<Arc<File>>, Trouble> {
+    /// The file and its state at rest, with what was written into replaced versions; as it is where the
+    /// store may only be read.
+    fn open_to_read_all(
+        &self,
+        attempts: &mut Attempts,
+    ) -> Result<Option<(Arc<File>, Identity)>, Trouble> {
+        let unlocked = |attempts: &mut Attempts| {
+            let Some(file) = open_to_read(&self.path)? else { return Ok(None) };
+            let identity = at_rest(&file, None, attempts)?;
+            Ok(Some((Arc::new(file), identity)))
+        };
         match self.open(self.state(), attempts, false) {
-            Ok(opened) => Ok(opened.map(|(_, locked)| Arc::clone(&locked.file))),
-            Err(trouble) if trouble.is_for_writers() => Ok(open_to_read(&self.path)?.map(Arc::new)),
-            // Who only reads does not wait for long: what is there is whole.
-            Err(Trouble::Locked) if attempts.failed() > READ_ATTEMPTS => {
-                Ok(open_to_read(&self.path)?.map(Arc::new))
+            Ok(None) => Ok(None),
+            Ok(Some((state, locked))) => {
+                let identity = *state.identity().ok_or(Trouble::Changed)?;
+                Ok(Some((Arc::clone(&locked.file), identity)))
             }
+            Err(trouble) if trouble.is_for_writers() => unlocked(attempts),
+            // Who only reads does not wait for long: what is there is whole.
+            Err(Trouble::Locked) if attempts.failed() > READ_ATTEMPTS => unlocked(attempts),
             Err(trouble) => Err(trouble),
         }
     }
@@ -367,39 +397,44 @@ impl SessionFile {
         atomic::sync_folder(&self.folder).map_err(fail)
     }
 
-    /// Looks whether somebody writes into replaced files, and takes what was written into the current
-    /// one; done when nobody will write into them any more.
-    pub fn look_after_replaced(&self) -> Turn<()> {
-        let again = Turn::Again(LOOKS.1);
+    /// Looks whether somebody writes into replaced files, or has lost what was added lately, and puts it
+    /// into the current one; done when nobody will any more.
+    pub fn look(&self, attempts: &mut Attempts) -> Turn<()> {
         // Whoever holds it looks after them.
         let Ok(mut state) = self.state.try_lock() else { return Turn::Again(LOOKS.0) };
         let settled: Vec<_> = state.replaced.extract_if(.., |file| file.is_settled()).collect();
-        let Some(youngest) = state.replaced.iter().map(Replaced::age).min() else {
+        state.guarded.retain(Guarded::is_guarded);
+        let ages = state.replaced.iter().map(Replaced::age);
+        let ages = ages.chain(state.guarded.iter().map(|guarded| guarded.since.elapsed()));
+        let Some(youngest) = ages.min() else {
             drop(state);
             // The last close of a large file takes milliseconds: not under the lock.
             drop(settled);
             return Turn::Done(());
         };
-        if state.replaced.iter().any(|old| old.is_changed() && !old.has_writer()) {
+        let pause = Turn::Again(youngest.clamp(LOOKS.0, LOOKS.1));
+        let is_changed = |state: &State| {
+            let now = Identity::at(&self.path).ok().flatten();
+            !state.guarded.is_empty() && now.as_ref() != state.identity()
+        };
+        if state.replaced.iter().any(Replaced::is_changed) || is_changed(&state) {
             // In the midst of it, it is too early.
-            if let Err(Trouble::Failed(_) | Trouble::System(_)) =
-                self.open(state, &mut Attempts::default(), false)
-            {
-                return again;
-            }
-            return Turn::Again(LOOKS.0);
+            return match self.open(state, attempts, false) {
+                Err(Trouble::Changed) => Turn::Again(LOOKS.0),
+                Err(_) => Turn::Again(LOOKS.1),
+                Ok(_) => pause,
+            };
         }
-        drop(state);
-        drop(settled);
-        Turn::Again(youngest.clamp(LOOKS.0, LOOKS.1))
+        pause
     }
 
-    /// Whether replaced files are looked after.
-    pub fn has_replaced(&self) -> bool {
-        self.state.try_lock().map_or(true, |state| !state.replaced.is_empty())
+    /// Whether there is something to look after.
+    pub fn has_to_look(&self) -> bool {
+        let state = self.state.try_lock();
+        state.map_or(true, |state| !state.replaced.is_empty() || !state.guarded.is_empty())
     }
 
-    /// Whether the caller is to look after the replaced files: nobody else does.
+    /// Whether the caller is to look: nobody else does.
     pub fn begin_looking(&self) -> bool {
         !self.is_looking.swap(true, Ordering::Relaxed)
     }
@@ -407,7 +442,7 @@ impl SessionFile {
     /// Ends what [`SessionFile::begin_looking`] began, unless there is one to look after after all.
     pub fn end_looking(&self) -> bool {
         self.is_looking.store(false, Ordering::Relaxed);
-        self.has_replaced() && self.begin_looking()
+        self.has_to_look() && self.begin_looking()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -478,8 +513,8 @@ impl SessionFile {
         Ok(Some((state, locked, identity)))
     }
 
-    /// Takes the history out of a replaced file that was written into. When that has made a new
-    /// version of the file, the attempt begins anew.
+    /// Takes the history out of a replaced file that was written into, and puts back what others have
+    /// lost. When that has changed the file, the attempt begins anew.
     fn recover<'s>(
         &'s self,
         mut state: MutexGuard<'s, State>,
@@ -489,6 +524,7 @@ impl SessionFile {
         for index in 0..state.replaced.len() {
             let Some(newer) = state.replaced[index].newer(attempts)? else { continue };
             let Some(base) = state.known.clone() else { return Err(Trouble::Changed) };
+            let rescued = state.replaced[index].lines_beyond(&newer, &base.layout)?;
             let mut draft = self.draft(&locked.file)?;
             // Taken out: publishing adds one, and for that may close the oldest.
             let replaced = state.replaced.remove(index);
@@ -503,6 +539,20 @@ impl SessionFile {
                 Err(_) => state.replaced.insert(index, replaced),
             }
             published?;
+            rescued.into_iter().for_each(|line| state.guard(line));
+            return Err(Trouble::Changed);
+        }
+        let Some(known) = &state.known else { return Err(Trouble::Changed) };
+        let (identity, layout) = (known.identity, Arc::clone(&known.layout));
+        let is_lost =
+            |guarded: &Guarded| guarded.is_guarded() && layout.candidates(guarded.hash).is_empty();
+        if let Some(lost) = state.guarded.iter().position(is_lost)
+            && !identity.has_other_names()
+        {
+            let line = state.guarded[lost].line.clone();
+            let hash = state.guarded[lost].hash;
+            self.write_line(&mut state, identity, layout.open_end, hash, &line, true)?;
+            state.guarded[lost].since = Instant::now();
             return Err(Trouble::Changed);
         }
         Ok((state, locked))
@@ -618,16 +668,7 @@ impl SessionFile {
             return Ok(Append::AlreadyThere);
         }
         let is_open = identity.size > 0 && byte_at(file, identity.size - 1)? != Some(b'\n');
-        let start = identity.size + u64::from(is_open);
-        let bytes = [if is_open { b"\n" } else { &b""[..] }, line, b"\n"].concat();
-        let to = self.write_end(&identity, &bytes)?;
-        let new = AppendedLine {
-            hash: hash_of(id),
-            start,
-            len: line.len() as u64,
-            is_marked: line.ends_with(MARK),
-        };
-        state.note_appended(identity, to, new, is_known);
+        self.write_line(&mut state, identity, is_open, hash_of(id), line, is_known)?;
         // Someone may have put another file in its place meanwhile: it goes into that one, too.
         if !locked.is_current(&self.path)? {
             return Err(Trouble::Changed);
@@ -673,6 +714,26 @@ impl SessionFile {
         Ok(lines
             .filter(|line| hash_line(line) == hash)
             .any(|line| Facts::read(line).is_some_and(|facts| facts.is(id))))
+    }
+
+    /// Writes a line at the end of the file, and notes that. `is_open`: the last line has no end yet.
+    /// `is_known`: it was looked whether the message is there.
+    fn write_line(
+        &self,
+        state: &mut State,
+        from: Identity,
+        is_open: bool,
+        hash: u64,
+        line: &[u8],
+        is_known: bool,
+    ) -> Result<(), Trouble> {
+        let start = from.size + u64::from(is_open);
+        let bytes = [if is_open { b"\n" } else { &b""[..] }, line, b"\n"].concat();
+        let to = self.write_end(&from, &bytes)?;
+        let len = line.len() as u64;
+        let new = AppendedLine { hash, start, len, is_marked: line.ends_with(MARK) };
+        state.note_appended(from, to, new, is_known);
+        Ok(())
     }
 
     /// Writes at the end of the file, which is in the state `old`, in one piece or not at all. Returns
@@ -874,7 +935,22 @@ impl SessionFile {
     }
 }
 
+impl Guarded {
+    fn is_guarded(&self) -> bool {
+        self.since.elapsed() < GUARDED
+    }
+}
+
 impl State {
+    /// Has a message put back when others lose it.
+    fn guard(&mut self, line: Vec<u8>) {
+        let hash = hash_line(&line);
+        self.guarded.retain(|guarded| guarded.is_guarded() && guarded.hash != hash);
+        if self.guarded.len() < MOST_GUARDED && line.len() as u64 <= LONGEST_GUARDED {
+            self.guarded.push(Guarded { hash, line, since: Instant::now() });
+        }
+    }
+
     /// The state in which this process has seen the file last.
     fn identity(&self) -> Option<&Identity> {
         let appended = self.appended.as_ref().map(|appended| &appended.to);
@@ -933,7 +1009,7 @@ impl State {
         }
         if to.size != line.start + line.len + 1 {
             // Somebody else has written, too.
-            *self = Self { replaced: std::mem::take(&mut self.replaced), ..Self::default() };
+            (self.known, self.appended) = (None, None);
             return;
         }
         let begun = self.appended.take_if(|appended| appended.to == from);
