@@ -168,7 +168,7 @@ class Hub {
 }
 
 // One for each realm, on its global object: a hot reload runs this file again.
-const KEY = Symbol.for('active-runs.hub.1');
+const KEY = Symbol.for('active-runs.hub.2');
 
 function getHub() {
   globalThis[KEY] ??= new Hub();

@@ -274,8 +274,15 @@ class Readers {
   /** Gives the reader, who wants it, a chunk or its end, or has it wait. */
   #serve(reader) {
     this.#isServing = true;
-    if (!this.#serveShared(reader)) this.#serveOwn(reader);
-    this.#isServing = false;
+    try {
+      if (!this.#serveShared(reader)) this.#serveOwn(reader);
+    } catch (error) {
+      // It ends this reader, and concerns nobody else.
+      this.close(reader);
+      reader.sink.fail(error);
+    } finally {
+      this.#isServing = false;
+    }
   }
 
   /** What all get who stand where this reader stands. False when there is more than is worth a copy, or an end. */

@@ -215,33 +215,45 @@ function pipe({ readers, reader }, response) {
       readers.close(reader);
       resolve(false);
     };
+    /** What is put around a response may throw: that ends this one, and concerns nobody else. */
+    const attempt = (call) => {
+      try {
+        call();
+        return true;
+      } catch (error) {
+        stop();
+        try {
+          response.destroy(error);
+        } catch {
+          // There is nothing more to be done for it.
+        }
+        return false;
+      }
+    };
     // Of a connection that breaks, it comes before or after `close`; without a listener it would end the process.
     response.on('error', stop);
     response.on('close', stop);
     response.on('finish', () => resolve(true));
     reader.sink = {
       write: (bytes) => {
-        try {
-          // Somebody else has ended it.
-          if (!response.writableEnded && !response.destroyed) return response.write(bytes);
-        } catch (error) {
-          response.destroy(error);
-        }
+        let wantsMore = false;
+        // Else somebody else has ended it.
+        const isOpen = !response.writableEnded && !response.destroyed;
+        if (isOpen && attempt(() => (wantsMore = response.write(bytes)))) return wantsMore;
         stop();
         return false;
       },
-      end: () => response.end(),
-      fail: () => response.destroy(),
+      end: () => attempt(() => response.end()),
+      fail: () => attempt(() => response.destroy()),
     };
     if (response.req?.method === 'HEAD') {
       readers.close(reader);
-      response.end();
+      attempt(() => response.end());
       return;
     }
     response.on('drain', () => readers.want(reader));
     // The reader sees that it is connected, also while the run is silent.
-    response.flushHeaders?.();
-    readers.want(reader);
+    if (attempt(() => response.flushHeaders?.())) readers.want(reader);
   });
 }
 

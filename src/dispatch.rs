@@ -10,7 +10,7 @@ use crate::{
     diagnostics::{self, Warning, WarningListener},
     engine,
     feed::Watcher,
-    panics, persistence, registry, signals,
+    panics, persistence, registry, signals, store,
 };
 use napi::sys;
 use once_cell::sync::Lazy;
@@ -296,7 +296,7 @@ fn end_warnings() {
 
 /// Whether there is something that the end of the process must not cut short.
 pub fn has_unfinished() -> bool {
-    registry::running() > 0 || persistence::unsaved() > 0
+    registry::running() > 0 || persistence::unsaved() > 0 || store::has_unfinished()
 }
 
 /// Whether there is something unfinished may have changed: has the signals that end the process watched,

@@ -12,7 +12,7 @@ use crate::{
     leftovers,
     persistence::{self, Persistence},
     registry,
-    run::{Host, Question, Run, Start, drive, message_id},
+    run::{Host, Question, Run, Start, drive, message_id, message_id_prefix},
     runtime::runtime,
     session_id::SessionId,
     settings::Settings,
@@ -64,12 +64,9 @@ pub fn start(
     let store = Store::at(store_dir);
     leftovers::end(&store);
     let started_at = clock::now_ms();
-    let stamp = match store.last_written(&session) {
-        // The clock was put back since: the answers in the file may have stamps up to that.
-        written if written > started_at => written + 1,
-        _ => started_at,
-    };
-    let stamp = stamp.max(lowest);
+    // Above all that is in the file, also where the clock was put back or stands still.
+    let free = store.free_stamp(&session, &message_id_prefix(&session), started_at);
+    let stamp = free.max(lowest);
     let (stamp, claim) = claim(&store, &session, stamp);
     let (run, commands) = Run::new(registry::new_id(), session, started_at, stamp, settings);
     let run = Arc::new(run);

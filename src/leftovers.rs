@@ -22,9 +22,6 @@ pub fn end(store: &Arc<Store>) {
     runtime.spawn(async move {
         let ledger = Arc::clone(store.ledger());
         let Ok(left) = disk.run(None, move || ledger.left()).await else { return };
-        if !left.is_empty() {
-            store.doubt_counts();
-        }
         let marks: Vec<_> = left.iter().flat_map(|left| left.marks.iter().cloned()).collect();
         let mut is_done = true;
         if !marks.is_empty() {

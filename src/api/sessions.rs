@@ -4,6 +4,7 @@ use super::{Result, internal, settings::store_dir};
 use crate::{
     clock,
     disk::{Turn, disk},
+    dispatch::runs_changed,
     engine,
     error::Error,
     leftovers,
@@ -31,8 +32,13 @@ pub fn persist_user_message(
     let store = store(&default_store_dir);
     let now = clock::now_ms();
     let line = format!("{line},\"timestamp\":\"{}\"}}", clock::iso(now));
-    if store.add_message(&session, &id, line.into_bytes(), now)? != Addition::AlreadyThere {
+    let addition = store.add_message(&session, &id, line.into_bytes(), now)?;
+    if addition != Addition::AlreadyThere {
         store.sync_later(session);
+    }
+    if addition == Addition::Later {
+        // The end of the process is to write it, by whatever signal.
+        runs_changed();
     }
     Ok(())
 }

@@ -136,5 +136,10 @@ impl Run {
 
 /// The id of the message of the run of this stamp.
 pub(crate) fn message_id(session: &SessionId, stamp: u64) -> String {
-    format!("assistant-{session}-{stamp}")
+    format!("{}{stamp}", message_id_prefix(session))
+}
+
+/// What comes before the stamp in a message's id.
+pub(crate) fn message_id_prefix(session: &SessionId) -> String {
+    format!("assistant-{session}-")
 }

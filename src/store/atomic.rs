@@ -94,14 +94,27 @@ impl Draft {
         Ok(())
     }
 
-    /// Puts the finished draft at `path`, and gives its lock back. Returns what it is there.
-    pub fn publish(self, path: &Path) -> io::Result<Identity> {
+    /// Puts the finished draft in the place of `old` at `path`, and gives its lock back. Returns what it
+    /// is there; nothing, when `path` names another file by now, which then stays.
+    pub fn publish(self, path: &Path, old: &Identity) -> io::Result<Option<Identity>> {
         let temp = self.temp.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let file = temp.persist(path).map_err(|failure| failure.error)?;
+        let (file, temp) = temp.into_parts();
+        match exchange(&temp, path) {
+            Exchange::Done => {
+                // What was there has the temporary name now, and goes with it.
+                if !Identity::at(&temp)?.is_some_and(|there| there.same_file(old)) {
+                    exchange(&temp, path);
+                    return Ok(None);
+                }
+                drop(temp);
+            }
+            Exchange::Missing => return Ok(None),
+            Exchange::Impossible => temp.persist(path).map_err(|failure| failure.error)?,
+        }
         let published = Identity::of(&file);
         // Not left to the closing: a child process that is between fork and exec shares the file.
         lock::unlock(&file);
-        published
+        published.map(Some)
     }
 
     /// Puts the finished draft at `path` unless something is there.
@@ -125,6 +138,34 @@ impl Write for Draft {
     fn flush(&mut self) -> io::Result<()> {
         self.temp.flush()
     }
+}
+
+/// What became of an exchange of two files.
+enum Exchange {
+    Done,
+    /// One of them is not there.
+    Missing,
+    /// The system or the file system cannot do it.
+    Impossible,
+}
+
+/// Has two names name each other's files.
+#[cfg(linux)]
+fn exchange(one: &Path, other: &Path) -> Exchange {
+    use rustix::{
+        fs::{CWD, RenameFlags, renameat_with},
+        io::Errno,
+    };
+    match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+        Ok(()) => Exchange::Done,
+        Err(Errno::NOENT) => Exchange::Missing,
+        Err(_) => Exchange::Impossible,
+    }
+}
+
+#[cfg(not(linux))]
+fn exchange(_one: &Path, _other: &Path) -> Exchange {
+    Exchange::Impossible
 }
 
 /// Returns how many bytes were copied: fewer than asked where the file system cannot do it.
@@ -193,11 +234,10 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the temporary files that dead processes left in `folder`: those that nobody locks. Says
-/// whether there was one. Best effort.
-pub(super) fn remove_stale(folder: &Path) -> bool {
-    let mut found = false;
-    let Ok(entries) = fs::read_dir(folder) else { return found };
+/// Removes the temporary files that dead processes left in `folder`: those that nobody locks. Best
+/// effort.
+pub(super) fn remove_stale(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if !entry.file_name().to_str().is_some_and(is_temporary) {
             continue;
@@ -205,10 +245,9 @@ pub(super) fn remove_stale(folder: &Path) -> bool {
         let Ok(Some(file)) = lock::open_to_read(&entry.path()) else { continue };
         // Removed while its lock is held here: whoever has just made it sees that it is gone.
         if lock::is_unlocked(&file) {
-            found |= fs::remove_file(entry.path()).is_ok();
+            let _ = fs::remove_file(entry.path());
         }
     }
-    found
 }
 
 /// Whether a [`Draft`] could have this name.
@@ -247,7 +286,9 @@ mod tests {
         copy_through_memory(&file, &mut draft, 10..900_000).unwrap();
         draft.finish(true).unwrap();
         let size = draft.written();
-        draft.publish(&folder.path().join("new")).unwrap();
+        fs::write(folder.path().join("new"), "").unwrap();
+        let replaced = Identity::at(&folder.path().join("new")).unwrap().unwrap();
+        assert!(draft.publish(&folder.path().join("new"), &replaced).unwrap().is_some());
         let new = fs::read(folder.path().join("new")).unwrap();
         assert_eq!(new.len() as u64, size);
         assert_eq!(new, [b"<", &bytes[10..900_000], b">", &bytes[10..900_000]].concat());
@@ -275,6 +316,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_somebody_has_just_put_there_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        fs::write(&path, "old").unwrap();
+        let old = File::open(&path).unwrap();
+        fs::write(folder.path().join("theirs"), "theirs").unwrap();
+        fs::rename(folder.path().join("theirs"), &path).unwrap();
+        let mut draft = Draft::new(folder.path(), "f").unwrap();
+        draft.write_all(b"ours").unwrap();
+        draft.finish(false).unwrap();
+        let published = draft.publish(&path, &Identity::of(&old).unwrap()).unwrap();
+        if cfg!(linux) {
+            assert_eq!(published, None);
+            assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
+        }
+        assert_eq!(names(folder.path()), ["f"]);
+    }
+
+    #[test]
     fn only_unlocked_temporary_files_are_swept() {
         let folder = tempfile::tempdir().unwrap();
         let others = [
@@ -299,6 +359,7 @@ mod tests {
     #[test]
     fn a_draft_is_never_lost_to_a_sweep() {
         let folder = tempfile::tempdir().unwrap();
+        File::create(folder.path().join("s.jsonl")).unwrap();
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 // Few, because a system that writes before each rename takes its time.
@@ -306,7 +367,9 @@ mod tests {
                     let mut draft = Draft::new(folder.path(), "s").unwrap();
                     write!(draft, "{n}").unwrap();
                     draft.finish(false).unwrap();
-                    draft.publish(&folder.path().join("s.jsonl")).unwrap();
+                    let path = folder.path().join("s.jsonl");
+                    let replaced = Identity::at(&path).unwrap().unwrap();
+                    assert!(draft.publish(&path, &replaced).unwrap().is_some());
                 }
             });
             while !writer.is_finished() {

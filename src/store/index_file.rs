@@ -102,6 +102,8 @@ struct Remembered {
     added_in_all: isize,
     /// By how much the count was set to that of the messages.
     counted: isize,
+    /// Messages that had not been counted before: whoever added them may have been killed.
+    missed: isize,
     /// It was too early to tell whether others have lost it.
     is_doubtful: bool,
     /// The title that it has got, and the one before.
@@ -162,8 +164,8 @@ impl IndexFile {
 
     /// Writes the gathered changes, and puts back what others have lost of earlier ones. Best effort:
     /// messages are what must not be lost, and they are stored by then.
-    pub fn flush(&self, attempts: &mut Attempts, in_doubt: bool, count: &Count<'_>) -> Turn<()> {
-        let edited = self.edit(attempts, false, in_doubt, count, |_| Ok(Edit::Leave(())));
+    pub fn flush(&self, attempts: &mut Attempts, count: &Count<'_>) -> Turn<()> {
+        let edited = self.edit(attempts, false, count, |_| Ok(Edit::Leave(())));
         edited.unwrap_or_else(|_| {
             // The module leaves an index that it cannot update alone and says nothing. What was
             // gathered is tried again later.
@@ -175,12 +177,7 @@ impl IndexFile {
     /// What is to be done in the background: writes what was gathered, at a pace that leaves the disk
     /// to others, and looks whether somebody has lost or overtaken what this process wrote. Done when
     /// there is nothing to look after.
-    pub fn look_after(
-        &self,
-        attempts: &mut Attempts,
-        in_doubt: bool,
-        count: &Count<'_>,
-    ) -> Turn<()> {
+    pub fn look_after(&self, attempts: &mut Attempts, count: &Count<'_>) -> Turn<()> {
         let now = Instant::now();
         let has_pending = self.has_pending();
         let (is_due, youngest) = {
@@ -204,7 +201,7 @@ impl IndexFile {
             (is_time && (has_pending || is_overtaken || is_changed), youngest)
         };
         if is_due {
-            return match self.flush(attempts, in_doubt, count) {
+            return match self.flush(attempts, count) {
                 Turn::Done(()) => {
                     *attempts = Attempts::default();
                     Turn::Again(LOOKS.0)
@@ -230,7 +227,7 @@ impl IndexFile {
         self.create_absent()?;
         let made = (title.to_owned(), now_ms, file_path.map(str::to_owned));
         let mut is_made = false;
-        let step = self.edit(attempts, true, false, count, |document| {
+        let step = self.edit(attempts, true, count, |document| {
             let document = document.ok_or_else(no_array)?;
             is_made = false;
             if let Some(entry) = find(document.root(), session) {
@@ -259,7 +256,7 @@ impl IndexFile {
     ) -> Result<Turn<bool>> {
         self.pending().remove(session);
         self.state().written.remove(session);
-        self.edit(attempts, true, false, count, |document| {
+        self.edit(attempts, true, count, |document| {
             let Some(document) = document else { return Ok(Edit::Leave(false)) };
             if find(document.root(), session).is_none() {
                 return Ok(Edit::Leave(false));
@@ -301,7 +298,6 @@ impl IndexFile {
         &self,
         attempts: &mut Attempts,
         durable: bool,
-        in_doubt: bool,
         count: &Count<'_>,
         edit: impl FnMut(Option<&mut Document>) -> io::Result<Edit<T>>,
     ) -> Result<Turn<T>> {
@@ -312,7 +308,7 @@ impl IndexFile {
         };
         let began = Instant::now();
         let mut gathered = std::mem::take(&mut *self.pending());
-        let outcome = self.try_edit(attempts, durable, in_doubt, &mut gathered, count, edit);
+        let outcome = self.try_edit(attempts, durable, &mut gathered, count, edit);
         if outcome.is_err() {
             let mut pending = self.pending();
             for (session, touch) in gathered {
@@ -333,7 +329,6 @@ impl IndexFile {
         &self,
         attempts: &mut Attempts,
         durable: bool,
-        in_doubt: bool,
         pending: &mut HashMap<SessionId, Touch>,
         count: &Count<'_>,
         mut edit: impl FnMut(Option<&mut Document>) -> io::Result<Edit<T>>,
@@ -350,7 +345,7 @@ impl IndexFile {
         let mut changes = Vec::new();
         if let Some(document) = &mut read_now {
             is_changed |= self.put_back(document, &identity, count);
-            changes = self.apply(document, pending, in_doubt, count);
+            changes = self.apply(document, pending, count);
             is_changed |= !changes.is_empty();
         }
         let done = match edit(read_now.as_mut())? {
@@ -414,7 +409,7 @@ impl IndexFile {
         if lease.as_ref().is_some_and(|lease| lease.is_awaited()) {
             return Err(Trouble::Busy);
         }
-        let new = draft.publish(&self.path)?;
+        let new = draft.publish(&self.path, &identity)?.ok_or(Trouble::Changed)?;
         let now = Identity::of(&locked.file)?;
         drop(lease);
         let mut state = self.state();
@@ -464,13 +459,14 @@ impl IndexFile {
         let is_others = state.last != Some(*identity);
         let mut is_changed = false;
         let State { written, counts_messages, .. } = &mut *state;
-        // Only where that is what counts mean.
-        let count: &Count<'_> = if *counts_messages { count } else { &|_| Counted::NoFile };
         for (session, change) in written {
             if !is_others && !change.is_doubtful {
                 continue;
             }
             let entry = change.make_again(document, session, identity, &self.folder);
+            // Only where that is what counts mean.
+            let is_counted = *counts_messages || change.missed > 0;
+            let count: &Count<'_> = if is_counted { count } else { &|_| Counted::NoFile };
             let change_missing = change.put_back(document, session, identity, count);
             let missing = [entry, change_missing];
             is_changed |= missing.contains(&Missing::Something);
@@ -485,7 +481,6 @@ impl IndexFile {
         &self,
         document: &mut Document,
         pending: &HashMap<SessionId, Touch>,
-        in_doubt: bool,
         count: &Count<'_>,
     ) -> Vec<(SessionId, Remembered)> {
         let mut changes = Vec::new();
@@ -498,14 +493,14 @@ impl IndexFile {
                 Counted::Messages(lines, _) => Some(lines as f64),
                 Counted::NoFile | Counted::Unknown => None,
             };
-            // The last process may have been killed between a message and its count.
-            let missed = touch.changed_before_ms.zip(updated);
-            let is_doubtful = in_doubt
-                && !self.state().written.contains_key(session)
-                && missed.is_some_and(|(changed, updated)| changed as f64 > updated)
+            // Whoever changed the file last may have been killed before it was counted.
+            let times = touch.changed_before_ms.zip(updated);
+            let is_doubtful = !self.state().written.contains_key(session)
+                && times.is_some_and(|(changed, updated)| changed as f64 > updated)
                 && lines.is_some_and(|lines| counted < lines);
-            let new = lines.filter(|_| is_doubtful).unwrap_or(counted);
-            if lines.is_some_and(|lines| lines > 0.0 && lines == new) {
+            // Or he is about to count it: that shows in a moment.
+            let missed = lines.filter(|_| is_doubtful).map_or(0.0, |lines| lines - counted);
+            if lines.is_some_and(|lines| lines > 0.0 && lines == counted) {
                 self.state().counts_messages = true;
             }
             let title = touch.title.as_ref().map(|title| {
@@ -514,15 +509,16 @@ impl IndexFile {
             });
             let now = updated.map_or(touch.now_ms, |updated| touch.now_ms.max(updated as u64));
             document.set(entry, "updatedAt", now as f64);
-            if touch.added != 0 || is_doubtful {
-                document.set(entry, "messageCount", new);
+            if touch.added != 0 {
+                document.set(entry, "messageCount", counted);
             }
             if let Some((title, _)) = &title {
                 document.set(entry, "title", title.as_str());
             }
             let change = Remembered {
                 title,
-                counted: (new - counted) as isize,
+                missed: missed as isize,
+                is_doubtful,
                 added: touch.added,
                 ..Remembered::new(updated, now)
             };
@@ -587,6 +583,7 @@ impl State {
             change.counted += before.counted;
             change.title = change.title.or(before.title);
             change.is_doubtful = before.is_doubtful;
+            change.missed = before.missed;
         } else {
             change.added_in_all = change.added;
             if self.written.len() >= MOST_REMEMBERED {
@@ -608,6 +605,7 @@ impl Remembered {
             added: 0,
             added_in_all: 0,
             counted: 0,
+            missed: 0,
             is_doubtful: false,
             title: None,
             made: None,
@@ -681,7 +679,7 @@ impl Remembered {
             Counted::Unknown => return Missing::TooEarly,
         };
         let lacking = messages as f64 - counted;
-        let is_lost = lacking > 0.0 && lacking <= self.added_in_all as f64;
+        let is_lost = lacking > 0.0 && lacking <= (self.added_in_all + self.missed) as f64;
         // They may have counted what was counted here already.
         let is_doubled = lacking < 0.0 && -lacking <= self.counted as f64;
         if is_lost || is_doubled {

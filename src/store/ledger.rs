@@ -99,14 +99,6 @@ impl Ledger {
         self.files().filter_map(|path| read_left(&path)).collect()
     }
 
-    /// Whether there is a file of another process, which may be dead. Takes no lock, which would keep
-    /// others from looking after it.
-    pub(super) fn has_others(&self) -> bool {
-        let state = self.state();
-        let own = state.file.as_ref().map(|(path, _)| path);
-        self.files().any(|path| Some(&path) != own)
-    }
-
     fn files(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let is_meant = |entry: &fs::DirEntry| {

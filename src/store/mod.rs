@@ -49,7 +49,7 @@ use layout::hash_of;
 use line::Facts;
 use live::Live;
 use once_cell::sync::Lazy;
-use session_file::{Added, Counted, Put, SessionFile, Waiting, Written};
+use session_file::{Added, Counted, Put, SessionFile, WAITING, Waiting, Written};
 use std::{
     collections::HashMap,
     fmt,
@@ -95,6 +95,11 @@ pub fn close_all(is_alone: bool) {
     }
 }
 
+/// Whether messages wait to be added to sessions.
+pub fn has_unfinished() -> bool {
+    WAITING.load(Ordering::Relaxed) > 0
+}
+
 /// A folder of sessions. There is one for each folder in the process.
 pub struct Store {
     folder: PathBuf,
@@ -105,9 +110,6 @@ pub struct Store {
     is_used: AtomicBool,
     /// When temporary files were last looked for.
     swept: Mutex<Option<Instant>>,
-    /// A process of this store has been killed.
-    in_doubt: AtomicBool,
-    is_doubt_known: AtomicBool,
     /// The index is being looked after.
     is_looking: AtomicBool,
     this: Weak<Self>,
@@ -194,8 +196,6 @@ impl Store {
             ledger: Arc::new(Ledger::new(&folder)),
             is_used: AtomicBool::new(false),
             swept: Mutex::default(),
-            in_doubt: AtomicBool::new(false),
-            is_doubt_known: AtomicBool::new(false),
             is_looking: AtomicBool::new(false),
             folder: folder.clone(),
         });
@@ -225,9 +225,7 @@ impl Store {
                 session: Some(session),
             });
         }
-        let flush = |attempts: &mut Attempts| {
-            Ok(self.index.flush(attempts, self.is_in_doubt(), &self.count()))
-        };
+        let flush = |attempts: &mut Attempts| Ok(self.index.flush(attempts, &self.count()));
         if self.index.has_pending() {
             let _ = wait(patience(), flush);
         }
@@ -448,7 +446,7 @@ impl Store {
 
     /// Writes what was gathered for the index, with what others may have lost of it.
     pub fn write_index(&self, attempts: &mut Attempts) -> Turn<()> {
-        let step = self.index.flush(attempts, self.is_in_doubt(), &self.count());
+        let step = self.index.flush(attempts, &self.count());
         self.look_after_index_later();
         step
     }
@@ -535,20 +533,6 @@ impl Store {
         |session| self.session(session).count()
     }
 
-    /// A process of this store has been killed: counts in the index may lack what it wrote last.
-    pub fn doubt_counts(&self) {
-        self.in_doubt.store(true, Ordering::Relaxed);
-    }
-
-    /// Asked for the first time before the index is written: other processes' files may be those of
-    /// one that was killed.
-    fn is_in_doubt(&self) -> bool {
-        if !self.is_doubt_known.swap(true, Ordering::Relaxed) && self.ledger.has_others() {
-            self.doubt_counts();
-        }
-        self.in_doubt.load(Ordering::Relaxed)
-    }
-
     /// What is known of the session's file, remembered within the bounds.
     fn session(&self, session: &SessionId) -> Arc<SessionFile> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -571,9 +555,7 @@ impl Store {
         if swept.is_none_or(|last| last.elapsed() > SWEEP_INTERVAL) {
             *swept = Some(Instant::now());
             drop(swept);
-            if atomic::remove_stale(&self.folder) {
-                self.doubt_counts();
-            }
+            atomic::remove_stale(&self.folder);
         }
     }
 
@@ -682,9 +664,7 @@ impl Store {
         }
         let mut attempts = Attempts::default();
         let store = Arc::clone(&this);
-        let look = move |_: &Attempt| {
-            store.index.look_after(&mut attempts, store.is_in_doubt(), &store.count())
-        };
+        let look = move |_: &Attempt| store.index.look_after(&mut attempts, &store.count());
         disk.run_then(None, look, move |_| {
             this.is_looking.store(false, Ordering::Relaxed);
             // Something may have come since.

@@ -15,6 +15,8 @@ use std::{fs::File, io, time::Duration};
 
 /// So long a file that somebody has open, or that looks cut, must not have changed.
 pub(super) const STILL: Duration = Duration::from_secs(1);
+/// The same, where more is to be feared: emptied, or never seen before.
+const LONG_STILL: Duration = Duration::from_secs(5);
 /// Where it cannot be learnt who has the file open: a change so recent may be followed by more.
 const FRESH: Duration = Duration::from_millis(20);
 
@@ -32,10 +34,12 @@ pub(super) fn at_rest(
     }
     let unchanged_for = attempts.unchanged_for(now);
     let is_still = if let Writers::Somebody = writers {
-        // It could go on at any time: what looks cut is not believed.
-        unchanged_for > STILL && now.size > 0 && !looks_cut(file, &now, known)?
+        // It could go on at any time: what looks cut is not believed, and what is not known may be.
+        let still = if known.is_some() { STILL } else { LONG_STILL };
+        unchanged_for > still && now.size > 0 && !looks_cut(file, &now, known)?
     } else if looks_cut(file, &now, known)? {
-        unchanged_for > STILL || !now.modified_within(STILL)
+        let still = if now.size == 0 && known.is_some() { LONG_STILL } else { STILL };
+        unchanged_for > still || !now.modified_within(still)
     } else {
         unchanged_for > FRESH || !now.modified_within(FRESH)
     };

@@ -33,7 +33,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -54,6 +54,9 @@ pub(super) const MOST_GUARDED: usize = 64;
 pub(super) const LONGEST_GUARDED: u64 = 1 << 18;
 /// How often it is looked whether somebody writes into a replaced file: first and longest pause.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+
+/// Messages that wait, in all sessions.
+pub(super) static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// One session's file and what this process knows of it.
 pub(super) struct SessionFile {
@@ -212,6 +215,7 @@ impl SessionFile {
     /// Has a message wait until it can be appended.
     pub fn add_later(&self, message: Waiting) {
         self.waiting().push_back(message);
+        WAITING.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether a message waits.
@@ -252,6 +256,7 @@ impl SessionFile {
             let mut waiting = self.waiting();
             if waiting.front().is_some_and(|first| first.id == id) {
                 waiting.pop_front();
+                WAITING.fetch_sub(1, Ordering::Relaxed);
             }
         }
         Ok(turn.map(|written| Some((written, now_ms))))
@@ -383,7 +388,7 @@ impl SessionFile {
                 None => false,
             };
             *state = State::default();
-            self.waiting().clear();
+            WAITING.fetch_sub(self.waiting().drain(..).count(), Ordering::Relaxed);
             Ok(found)
         };
         attempts.step("delete", &self.path, attempt())
@@ -915,9 +920,9 @@ impl SessionFile {
             if lease.as_ref().is_some_and(|lease| lease.is_awaited()) {
                 return Err(Trouble::Busy);
             }
-            let new = draft.publish(&self.path).map_err(|error| self.failed("replace", error))?;
+            let new = draft.publish(&self.path, &base.identity);
             drop(lease);
-            new
+            new.map_err(|error| self.failed("replace", error))?.ok_or(Trouble::Changed)?
         };
         let known = Known { identity: new, layout: Arc::new(next) };
         state.known = (new.size == size).then_some(known);
