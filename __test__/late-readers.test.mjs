@@ -21,7 +21,7 @@ async function longRun() {
   for (let turn = 0; turn < TURNS; turn += 50) await told.out(history.slice(turn, turn + 50).join(''));
   const words = () => listener.events.filter(({ delta }) => delta).length;
   await until(() => words() === TURNS * WORDS, 'all was told');
-  const hub = globalThis[Symbol.for('active-runs.hub.1')];
+  const hub = globalThis[Symbol.for('active-runs.hub.2')];
   return { told, sessionId, run, events: listener.events, encoded: () => hub.find(sessionId).framesEncoded };
 }
 

@@ -398,7 +398,7 @@ describe('a fault of the package with one run', () => {
     const host = server(
       async ({ runs, tell, agent, ended }) => {
         runs.startRun({ sessionId: 'broken', message: 'm', agent: agent('says-and-waits', 'x') });
-        globalThis[Symbol.for('active-runs.hub.1')].find('broken').deliver = () => {
+        globalThis[Symbol.for('active-runs.hub.2')].find('broken').deliver = () => {
           throw new Error('a fault of the package');
         };
         runs.startRun({ sessionId: 'whole', message: 'm', agent: agent('floods', 5_000) });

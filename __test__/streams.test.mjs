@@ -45,7 +45,7 @@ const address = (sessionId, options = {}) =>
   `${origin}/${sessionId}?options=${encodeURIComponent(JSON.stringify(options))}`;
 const get = (sessionId, options, headers) => fetch(address(sessionId, options), { headers });
 /** How many read the session's run as bytes: `stats` counts those of other tests' runs, too. */
-const readersOf = (sessionId) => globalThis[Symbol.for('active-runs.hub.1')].find(sessionId).readers.size;
+const readersOf = (sessionId) => globalThis[Symbol.for('active-runs.hub.2')].find(sessionId).readers.size;
 const getPiped = (sessionId, options, more) => fetch(address(`piped/${sessionId}`, options), more);
 
 /** The frames of a body, each with its id, if it has one, and its data. */
@@ -324,7 +324,7 @@ describe('many readers', () => {
       slowly += decoder.decode(chunk.value, { stream: true });
     }
     expect(slowly).toBe(text);
-    expect(globalThis[Symbol.for('active-runs.hub.1')].find(sessionId).framesEncoded).toBe(frames.length);
+    expect(globalThis[Symbol.for('active-runs.hub.2')].find(sessionId).framesEncoded).toBe(frames.length);
     expect(readersOf(sessionId)).toBe(0);
   });
 

@@ -1,6 +1,6 @@
 //! The session files. All but a user's message are read and written on a disk thread.
 
-use super::{Result, internal, settings::store_dir};
+use super::{Result, internal, process_end::watch_signals, settings::store_dir};
 use crate::{
     clock,
     disk::{Turn, disk},
@@ -21,6 +21,7 @@ use std::sync::Arc;
 /// without the closing brace.
 #[napi(catch_unwind)]
 pub fn persist_user_message(
+    env: &Env,
     session_id: String,
     id: String,
     line: String,
@@ -37,7 +38,8 @@ pub fn persist_user_message(
         store.sync_later(session);
     }
     if addition == Addition::Later {
-        // The end of the process is to write it, by whatever signal.
+        // The end of the process is to write it, by whatever signal: this thread hears of those now.
+        watch_signals(env);
         runs_changed();
     }
     Ok(())

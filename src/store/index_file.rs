@@ -102,8 +102,6 @@ struct Remembered {
     added_in_all: isize,
     /// By how much the count was set to that of the messages.
     counted: isize,
-    /// Messages that had not been counted before: whoever added them may have been killed.
-    missed: isize,
     /// It was too early to tell whether others have lost it.
     is_doubtful: bool,
     /// The title that it has got, and the one before.
@@ -465,7 +463,7 @@ impl IndexFile {
             }
             let entry = change.make_again(document, session, identity, &self.folder);
             // Only where that is what counts mean.
-            let is_counted = *counts_messages || change.missed > 0;
+            let is_counted = *counts_messages || change.counted > 0;
             let count: &Count<'_> = if is_counted { count } else { &|_| Counted::NoFile };
             let change_missing = change.put_back(document, session, identity, count);
             let missing = [entry, change_missing];
@@ -498,8 +496,8 @@ impl IndexFile {
             let is_doubtful = !self.state().written.contains_key(session)
                 && times.is_some_and(|(changed, updated)| changed as f64 > updated)
                 && lines.is_some_and(|lines| counted < lines);
-            // Or he is about to count it: that shows in a moment.
-            let missed = lines.filter(|_| is_doubtful).map_or(0.0, |lines| lines - counted);
+            // Or he is about to count it: then it is taken back in a moment.
+            let new = lines.filter(|_| is_doubtful).unwrap_or(counted);
             if lines.is_some_and(|lines| lines > 0.0 && lines == counted) {
                 self.state().counts_messages = true;
             }
@@ -509,15 +507,15 @@ impl IndexFile {
             });
             let now = updated.map_or(touch.now_ms, |updated| touch.now_ms.max(updated as u64));
             document.set(entry, "updatedAt", now as f64);
-            if touch.added != 0 {
-                document.set(entry, "messageCount", counted);
+            if touch.added != 0 || is_doubtful {
+                document.set(entry, "messageCount", new);
             }
             if let Some((title, _)) = &title {
                 document.set(entry, "title", title.as_str());
             }
             let change = Remembered {
                 title,
-                missed: missed as isize,
+                counted: (new - counted) as isize,
                 is_doubtful,
                 added: touch.added,
                 ..Remembered::new(updated, now)
@@ -583,7 +581,6 @@ impl State {
             change.counted += before.counted;
             change.title = change.title.or(before.title);
             change.is_doubtful = before.is_doubtful;
-            change.missed = before.missed;
         } else {
             change.added_in_all = change.added;
             if self.written.len() >= MOST_REMEMBERED {
@@ -605,7 +602,6 @@ impl Remembered {
             added: 0,
             added_in_all: 0,
             counted: 0,
-            missed: 0,
             is_doubtful: false,
             title: None,
             made: None,
@@ -679,7 +675,7 @@ impl Remembered {
             Counted::Unknown => return Missing::TooEarly,
         };
         let lacking = messages as f64 - counted;
-        let is_lost = lacking > 0.0 && lacking <= (self.added_in_all + self.missed) as f64;
+        let is_lost = lacking > 0.0 && lacking <= self.added_in_all as f64;
         // They may have counted what was counted here already.
         let is_doubled = lacking < 0.0 && -lacking <= self.counted as f64;
         if is_lost || is_doubled {

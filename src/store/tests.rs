@@ -853,8 +853,9 @@ mod concurrency {
         let expected = names.len() * (EACH + EACH / 4);
         assert_eq!(text.lines().count(), expected);
         assert!(text.lines().all(|line| line::Facts::read(line.as_bytes()).is_some()));
+        // One that another process was about to count may have been counted here as well, for a moment.
         let count = format!("\"messageCount\": {expected}");
-        assert!(fixture.index_text().contains(&count), "{}", fixture.index_text());
+        until("all are counted", || fixture.index_text().contains(&count));
         fixture.no_temporary_files();
     }
 
