@@ -101,8 +101,9 @@ impl Draft {
         let (file, temp) = temp.into_parts();
         match exchange(&temp, path) {
             Exchange::Done => {
-                // What was there has the temporary name now, and goes with it.
-                if !Identity::at(&temp)?.is_some_and(|there| there.same_file(old)) {
+                // What was there has the temporary name now, and goes with it. Somebody who looks for
+                // what dead processes left may have been quicker.
+                if Identity::at(&temp)?.is_some_and(|there| !there.same_file(old)) {
                     exchange(&temp, path);
                     return Ok(None);
                 }

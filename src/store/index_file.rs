@@ -13,6 +13,7 @@ use super::{
     index_merge::merge,
     layout::read_exactly,
     lease::Writers,
+    live::Live,
     lock::{Locked, create_folder, open_to_read},
     rest::{STILL, at_rest},
     retry::{Attempts, Trouble},
@@ -58,6 +59,7 @@ const REST_FACTOR: u32 = 4;
 pub(super) struct IndexFile {
     folder: PathBuf,
     path: PathBuf,
+    live: Arc<Live>,
     /// Changes to be written. Held for a moment only: the JavaScript thread adds to it.
     pending: Mutex<HashMap<SessionId, Touch>>,
     /// Held while this process edits it.
@@ -128,11 +130,12 @@ enum Edit<T> {
 }
 
 impl IndexFile {
-    pub fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path, live: Arc<Live>) -> Self {
         let path = folder.join("index.json");
         Self {
             folder: folder.to_owned(),
             path,
+            live,
             pending: Mutex::default(),
             editing: Mutex::default(),
             state: Mutex::default(),
@@ -141,6 +144,7 @@ impl IndexFile {
 
     /// Has the session's entry updated, if it has one, when gathered changes are written.
     pub fn touch(&self, session: &SessionId, touch: Touch) {
+        self.live.be_present();
         let mut pending = self.pending();
         let before = pending.remove(session).unwrap_or_default();
         pending.insert(session.clone(), before.then(touch));
@@ -491,12 +495,13 @@ impl IndexFile {
                 Counted::Messages(lines, _) => Some(lines as f64),
                 Counted::NoFile | Counted::Unknown => None,
             };
-            // Whoever changed the file last may have been killed before it was counted.
+            // Whoever changed the file last may have been killed before it was counted. Or he is about
+            // to count it, where there is another process.
             let times = touch.changed_before_ms.zip(updated);
-            let is_doubtful = !self.state().written.contains_key(session)
+            let is_doubtful = self.live.is_alone()
+                && !self.state().written.contains_key(session)
                 && times.is_some_and(|(changed, updated)| changed as f64 > updated)
                 && lines.is_some_and(|lines| counted < lines);
-            // Or he is about to count it: then it is taken back in a moment.
             let new = lines.filter(|_| is_doubtful).unwrap_or(counted);
             if lines.is_some_and(|lines| lines > 0.0 && lines == counted) {
                 self.state().counts_messages = true;

@@ -14,6 +14,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+/// The byte that stands for a process that uses the store: beyond those of messages.
+const PRESENCE: u64 = 1 << 62;
+
 /// The live messages of one store.
 pub(super) struct Live {
     folder: PathBuf,
@@ -58,6 +61,19 @@ impl Live {
         state.here.insert(place)
     }
 
+    /// Says, for as long as the process lives, that it uses the store.
+    pub fn be_present(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.folder(&self.folder);
+    }
+
+    /// Whether no other process on this machine uses the store; false where that cannot be asked.
+    pub fn is_alone(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = state.folder(&self.folder);
+        bytes::CAN_ASK && folder.is_some_and(|folder| !bytes::is_locked(folder, PRESENCE))
+    }
+
     /// Takes a claim back.
     pub fn remove(&self, session: &SessionId, hash: u64) {
         let place = place(session, hash);
@@ -88,6 +104,7 @@ impl State {
         if here.as_ref().map(place) != there.as_ref().map(place) {
             self.folder = File::open(path).ok();
             if let Some(folder) = &self.folder {
+                bytes::lock(folder, PRESENCE);
                 self.here.iter().for_each(|&place| bytes::lock(folder, place));
             }
         }
@@ -107,6 +124,8 @@ fn place(session: &SessionId, hash: u64) -> u64 {
 #[cfg(linux)]
 mod bytes {
     use std::{fs::File, os::fd::AsRawFd};
+
+    pub const CAN_ASK: bool = true;
 
     pub fn lock(folder: &File, place: u64) {
         // Only readers' locks are ever taken, so this cannot wait. A file system without locks
@@ -144,6 +163,8 @@ mod bytes {
 #[cfg(not(linux))]
 mod bytes {
     use std::fs::File;
+
+    pub const CAN_ASK: bool = false;
 
     pub fn lock(_folder: &File, _place: u64) {}
     pub fn unlock(_folder: &File, _place: u64) {}

@@ -105,7 +105,7 @@ pub struct Store {
     folder: PathBuf,
     sessions: Mutex<Sessions>,
     index: IndexFile,
-    live: Live,
+    live: Arc<Live>,
     ledger: Arc<Ledger>,
     is_used: AtomicBool,
     /// When temporary files were last looked for.
@@ -188,11 +188,12 @@ impl Store {
             stores.last = Some(Arc::clone(&store));
             return store;
         }
+        let live = Arc::new(Live::new(&folder));
         let store = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             sessions: Mutex::default(),
-            index: IndexFile::new(&folder),
-            live: Live::new(&folder),
+            index: IndexFile::new(&folder, Arc::clone(&live)),
+            live: Arc::clone(&live),
             ledger: Arc::new(Ledger::new(&folder)),
             is_used: AtomicBool::new(false),
             swept: Mutex::default(),
