@@ -144,7 +144,7 @@ impl IndexFile {
 
     /// Has the session's entry updated, if it has one, when gathered changes are written.
     pub fn touch(&self, session: &SessionId, touch: Touch) {
-        self.live.be_present();
+        self.live.enter(session);
         let mut pending = self.pending();
         let before = pending.remove(session).unwrap_or_default();
         pending.insert(session.clone(), before.then(touch));
@@ -184,7 +184,13 @@ impl IndexFile {
         let has_pending = self.has_pending();
         let (is_due, youngest) = {
             let mut state = self.state();
-            state.written.retain(|_, change| change.since.elapsed() < REMEMBERED);
+            state.written.retain(|session, change| {
+                let is_kept = change.since.elapsed() < REMEMBERED;
+                if !is_kept {
+                    self.live.leave(session);
+                }
+                is_kept
+            });
             state.replaced.retain(|replaced| !replaced.is_settled());
             let is_time = state.next.is_none_or(|next| next <= now);
             let is_done = |replaced: &Replaced| replaced.is_changed() && !replaced.has_writer();
@@ -310,6 +316,7 @@ impl IndexFile {
         };
         let began = Instant::now();
         let mut gathered = std::mem::take(&mut *self.pending());
+        let sessions: Vec<SessionId> = gathered.keys().cloned().collect();
         let outcome = self.try_edit(attempts, durable, &mut gathered, count, edit);
         if outcome.is_err() {
             let mut pending = self.pending();
@@ -322,7 +329,11 @@ impl IndexFile {
                 pending.insert(session, both);
             }
         } else {
-            self.state().next = Some(Instant::now() + began.elapsed() * REST_FACTOR);
+            let mut state = self.state();
+            state.next = Some(Instant::now() + began.elapsed() * REST_FACTOR);
+            // Those that have no entry are not looked after.
+            let forgotten = sessions.iter().filter(|session| !state.written.contains_key(session));
+            forgotten.for_each(|session| self.live.leave(session));
         }
         attempts.step("update", &self.path, outcome)
     }
@@ -498,7 +509,7 @@ impl IndexFile {
             // Whoever changed the file last may have been killed before it was counted. Or he is about
             // to count it, where there is another process.
             let times = touch.changed_before_ms.zip(updated);
-            let is_doubtful = self.live.is_alone()
+            let is_doubtful = self.live.is_alone(session)
                 && !self.state().written.contains_key(session)
                 && times.is_some_and(|(changed, updated)| changed as f64 > updated)
                 && lines.is_some_and(|lines| counted < lines);

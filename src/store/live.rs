@@ -4,7 +4,10 @@
 //! Every run holds a lock on one byte of the store's folder, at an offset made from session and
 //! message. The system drops the lock when the process dies, so there is nothing to go stale.
 
-use super::{layout::hash_of, lock::create_folder};
+use super::{
+    layout::{NO_ID, hash_of},
+    lock::create_folder,
+};
 use crate::session_id::SessionId;
 use std::{
     collections::HashSet,
@@ -14,8 +17,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The byte that stands for a process that uses the store: beyond those of messages.
-const PRESENCE: u64 = 1 << 62;
+/// In the place of a message's hash: the session itself.
+const ENTERED: u64 = NO_ID;
 
 /// The live messages of one store.
 pub(super) struct Live {
@@ -61,17 +64,28 @@ impl Live {
         state.here.insert(place)
     }
 
-    /// Says, for as long as the process lives, that it uses the store.
-    pub fn be_present(&self) {
+    /// Says that this process changes the session, until [`Live::leave`] or its end.
+    pub fn enter(&self, session: &SessionId) {
+        let place = place(session, ENTERED);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.folder(&self.folder);
+        if state.here.insert(place)
+            && let Some(folder) = state.folder(&self.folder)
+        {
+            bytes::lock(folder, place);
+        }
     }
 
-    /// Whether no other process on this machine uses the store; false where that cannot be asked.
-    pub fn is_alone(&self) -> bool {
+    /// Takes [`Live::enter`] back.
+    pub fn leave(&self, session: &SessionId) {
+        self.remove(session, ENTERED);
+    }
+
+    /// Whether no other process on this machine changes the session; false where that cannot be asked.
+    pub fn is_alone(&self, session: &SessionId) -> bool {
+        let place = place(session, ENTERED);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = state.folder(&self.folder);
-        bytes::CAN_ASK && folder.is_some_and(|folder| !bytes::is_locked(folder, PRESENCE))
+        bytes::CAN_ASK && folder.is_some_and(|folder| !bytes::is_locked(folder, place))
     }
 
     /// Takes a claim back.
@@ -104,7 +118,6 @@ impl State {
         if here.as_ref().map(place) != there.as_ref().map(place) {
             self.folder = File::open(path).ok();
             if let Some(folder) = &self.folder {
-                bytes::lock(folder, PRESENCE);
                 self.here.iter().for_each(|&place| bytes::lock(folder, place));
             }
         }
