@@ -100,7 +100,7 @@ impl Draft {
         let temp = self.temp.into_inner().map_err(io::IntoInnerError::into_error)?;
         let (file, temp) = temp.into_parts();
         match exchange(&temp, path) {
-            Exchange::Done => {
+            Some(true) => {
                 // What was there has the temporary name now, and goes with it. Somebody who looks for
                 // what dead processes left may have been quicker.
                 if Identity::at(&temp)?.is_some_and(|there| !there.same_file(old)) {
@@ -109,8 +109,8 @@ impl Draft {
                 }
                 drop(temp);
             }
-            Exchange::Missing => return Ok(None),
-            Exchange::Impossible => temp.persist(path).map_err(|failure| failure.error)?,
+            Some(false) => return Ok(None),
+            None => temp.persist(path).map_err(|failure| failure.error)?,
         }
         let published = Identity::of(&file);
         // Not left to the closing: a child process that is between fork and exec shares the file.
@@ -141,32 +141,24 @@ impl Write for Draft {
     }
 }
 
-/// What became of an exchange of two files.
-enum Exchange {
-    Done,
-    /// One of them is not there.
-    Missing,
-    /// The system or the file system cannot do it.
-    Impossible,
-}
-
-/// Has two names name each other's files.
+/// Has two names name each other's files. False when one of them names none; nothing when the system or
+/// the file system cannot do it.
 #[cfg(linux)]
-fn exchange(one: &Path, other: &Path) -> Exchange {
+fn exchange(one: &Path, other: &Path) -> Option<bool> {
     use rustix::{
         fs::{CWD, RenameFlags, renameat_with},
         io::Errno,
     };
     match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
-        Ok(()) => Exchange::Done,
-        Err(Errno::NOENT) => Exchange::Missing,
-        Err(_) => Exchange::Impossible,
+        Ok(()) => Some(true),
+        Err(Errno::NOENT) => Some(false),
+        Err(_) => None,
     }
 }
 
 #[cfg(not(linux))]
-fn exchange(_one: &Path, _other: &Path) -> Exchange {
-    Exchange::Impossible
+fn exchange(_one: &Path, _other: &Path) -> Option<bool> {
+    None
 }
 
 /// Returns how many bytes were copied: fewer than asked where the file system cannot do it.
