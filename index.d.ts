@@ -323,7 +323,9 @@ export type WarningCode =
   /** An answer or a user's message is not on the disk. Said once, until writing works again. */
   | "STORE_FAILED"
   /** An answer that could not be written for a day, until the server ended, or for want of memory, is given up. */
-  | "ANSWER_LOST";
+  | "ANSWER_LOST"
+  /** A user's message that waited for another writer of the session's file is given up: the server ends. */
+  | "MESSAGE_LOST";
 
 /** What {@link stats} returns: plain numbers, at the moment of the call. */
 export interface Stats {
