@@ -35,11 +35,15 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 /// Attempts without the locks, before one that holds them all the time and so gets its turn.
 const OPTIMISTIC: u32 = 3;
+/// Other servers of the store are at work on a file for less than this: so long the JavaScript thread
+/// tries.
+const MOMENT: Duration = Duration::from_millis(3);
 /// Attempts to read under the lock, some 100 ms.
 const READ_ATTEMPTS: u32 = 8;
 /// A history up to this size is read at once, also on the JavaScript thread.
@@ -189,26 +193,38 @@ impl SessionFile {
         self.state().replaced.len()
     }
 
-    /// Appends a message unless one with its id is there, without waiting for anybody; says whether
-    /// something is to be tidied up.
+    /// Appends a message unless one with its id is there, waiting for nobody longer than a [`MOMENT`]; says
+    /// whether something is to be tidied up.
     pub fn add_now(&self, live: &Live, id: &str, line: &[u8]) -> Result<(Added, bool)> {
         self.check_line(line)?;
         if !self.waiting().is_empty() {
             return Ok((Added::Later, false));
         }
-        let state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok((Added::Later, false)),
-        };
-        match self.append(state, &mut Attempts::default(), live, id, line) {
-            Ok(Append::Done { written, tidy }) => Ok((Added::Done(written), tidy)),
-            Ok(Append::AlreadyThere) => Ok((Added::AlreadyThere, false)),
-            Ok(Append::Impossible) | Err(Trouble::Changed | Trouble::Busy | Trouble::Locked) => {
-                Ok((Added::Later, false))
-            }
-            Err(Trouble::System(cause)) => Err(Error::store("write", &self.path, cause)),
-            Err(Trouble::Failed(error)) => Err(error),
+        let until = Instant::now() + MOMENT;
+        loop {
+            let appended = match self.state.try_lock() {
+                Ok(state) => self.append(state, &mut Attempts::default(), live, id, line),
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    self.append(poisoned.into_inner(), &mut Attempts::default(), live, id, line)
+                }
+                Err(TryLockError::WouldBlock) => Err(Trouble::Locked),
+            };
+            return match appended {
+                Ok(Append::Done { written, tidy }) => Ok((Added::Done(written), tidy)),
+                Ok(Append::AlreadyThere) => Ok((Added::AlreadyThere, false)),
+                Err(Trouble::Changed | Trouble::Busy | Trouble::Locked)
+                    if Instant::now() < until =>
+                {
+                    thread::sleep(Duration::from_micros(50));
+                    continue;
+                }
+                Ok(Append::Impossible)
+                | Err(Trouble::Changed | Trouble::Busy | Trouble::Locked) => {
+                    Ok((Added::Later, false))
+                }
+                Err(Trouble::System(cause)) => Err(Error::store("write", &self.path, cause)),
+                Err(Trouble::Failed(error)) => Err(error),
+            };
         }
     }
 
