@@ -176,11 +176,12 @@ describe('both limits', () => {
     useStore({ maxSilenceMs: 100, maxRunMs: 200 });
     const endOf = (more) => start(sh('exec sleep 0.6'), more).run.whenEnded;
     const ends = [{}, { maxSilenceMs: 0 }, { maxSilenceMs: 0, maxRunMs: 50 }, { maxRunMs: 0, maxSilenceMs: 50 }, { maxRunMs: 0, maxSilenceMs: 0 }];
+    // Not by which signal: on a busy machine an agent may not have been executed by then.
     expect(await Promise.all(ends.map(endOf))).toMatchObject([
-      timedOut(silent(100)),
-      timedOut(late(200)),
-      timedOut(late(50)),
-      timedOut(silent(50)),
+      { reason: 'timed-out', error: silent(100) },
+      { reason: 'timed-out', error: late(200) },
+      { reason: 'timed-out', error: late(50) },
+      { reason: 'timed-out', error: silent(50) },
       { reason: 'completed', exitCode: 0 },
     ]);
   });
@@ -202,8 +203,11 @@ describe('both limits', () => {
     useStore();
     const limits = Array.from({ length: 30 }, (_, n) => 100 + 5 * n);
     const all = limits.map((maxRunMs) => start(sh('exec sleep 9999'), { maxRunMs }).run);
-    for (const [n, run] of all.entries()) expect(await run.whenEnded).toMatchObject(timedOut(late(limits[n])));
-    for (const run of all) await isDead(run.childProcess.pid);
+    for (const [n, run] of all.entries()) {
+      expect(await run.whenEnded).toMatchObject({ reason: 'timed-out', error: late(limits[n]) });
+    }
+    // One that was stopped before it was executed has no pid.
+    for (const { childProcess } of all) if (childProcess.pid) await isDead(childProcess.pid);
   });
 
   it('end with the agent: what it has left may hold the pipes for longer', async () => {

@@ -15,6 +15,7 @@ use crate::diagnostics::{self, Warning};
 use rustix::process::Signal;
 use std::{
     any::Any,
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -48,6 +49,8 @@ pub struct Family {
     since: u64,
     /// The descendants that the last look has found.
     seen: Mutex<Vec<Entry>>,
+    /// Those that were asked to end, by number and start.
+    asked: Mutex<BTreeSet<(i32, u64)>>,
     /// The server ends: who is left is killed at once.
     hurry: Notify,
     /// The leader has been asked to end.
@@ -78,6 +81,7 @@ impl Family {
             mark,
             since,
             seen: Mutex::default(),
+            asked: Mutex::default(),
             hurry: Notify::new(),
             is_asked: AtomicBool::new(false),
             asked_early_at: OnceLock::new(),
@@ -158,16 +162,23 @@ impl Family {
         };
         // Members of the group are signalled with it.
         let has_group = is_leaders_turn && self.leader.signal(signal);
-        // Whom the leader has started since it was asked helps it to end.
+        // Whom the leader has started since it was asked helps it to end, and is asked when it has. So is
+        // who began just before: their times are as coarse as the clock's ticks.
         let helps = |entry: &Entry| {
             let since = self.asked_early_at.get().filter(|_| self.leader.exit().is_none());
             signal == Signal::TERM && since.is_some_and(|&since| entry.start >= since)
         };
         for entry in &found {
             let is_signalled = has_group && entry.group == self.leader.pid();
-            if !is_signalled && !helps(entry) {
+            let is_asked =
+                signal == Signal::TERM && self.asked().contains(&(entry.pid, entry.start));
+            if !is_signalled && (helps(entry) || is_asked) {
+                continue;
+            }
+            if !is_signalled {
                 signal_exactly(entry, signal);
             }
+            self.asked().insert((entry.pid, entry.start));
         }
         if signal == Signal::KILL {
             self.killed_at.get_or_init(Instant::now);
@@ -212,6 +223,12 @@ impl Family {
         is_gone
     }
 
+    /// Whether the leader has ended, and somebody who helped it to end was not asked yet.
+    fn has_unasked(&self) -> bool {
+        let is_asked = |entry: &Entry| self.asked().contains(&(entry.pid, entry.start));
+        self.leader.exit().is_some() && !self.seen().iter().all(is_asked)
+    }
+
     /// The numbers of those that lived at the last look, the leader's among them.
     fn living(&self) -> Vec<i32> {
         let mut living: Vec<i32> = self.seen().iter().map(|entry| entry.pid).collect();
@@ -219,6 +236,10 @@ impl Family {
             living.push(self.leader.pid());
         }
         living
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeSet<(i32, u64)>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seen(&self) -> MutexGuard<'_, Vec<Entry>> {
@@ -277,8 +298,12 @@ impl Stopping {
         let mut pause = LOOKS.0;
         loop {
             // Who is found now was not there before, and has not been asked.
-            if self.is_gone().await && self.signal_all(Signal::TERM).await == 0 {
-                return;
+            let is_gone = self.is_gone().await;
+            if is_gone || family.has_unasked() {
+                let found = self.signal_all(Signal::TERM).await;
+                if is_gone && found == 0 {
+                    return;
+                }
             }
             let until = *kill_at.borrow_and_update();
             if Instant::now() >= until {
