@@ -94,7 +94,8 @@ describe('abortRun ends tools', () => {
   it.skipIf(noPython)(`that are daemons${noPython}`, async () => {
     useStore({ killAfterMs: NEVER });
     const sleepers = newSleepers();
-    const { sessionId, run } = start({ command: 'python3', args: [agentPath('leaves-a-daemon.py'), sleepers.seconds] });
+    const script = 'python3 "$2" sleep "$1"; exec sleep "$1"';
+    const { sessionId, run } = start(sh(script, sleepers, agentPath('becomes-a-daemon.py')));
     await sleepers.haveStarted(2);
     runs.abortRun(sessionId);
     expect((await run.whenEnded).reason).toBe('aborted');

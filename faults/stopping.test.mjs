@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import {
+  agentPath,
   chance,
   compiled,
   goneWithin,
@@ -43,7 +44,7 @@ describe('tools', () => {
     'empty environment': (tool) => ['sh', '-c', 'env -i "$@" & wait', 'sh', ...tool],
     'double fork with an empty environment': (tool) => ['sh', '-c', '(env -i "$@" &)', 'sh', ...tool],
     'empty environment in a session': (tool) => ['env', '-i', 'setsid', ...tool],
-    ...(hasPython && { 'python daemon': (tool) => ['python3', program('becomes-a-daemon.py'), ...tool] }),
+    ...(hasPython && { 'python daemon': (tool) => ['python3', agentPath('becomes-a-daemon.py'), ...tool] }),
   };
   const MANNERS = ['dies', 'ends', 'goes-on', 'ignores', 'kills-its-tool', 'starts-another'];
   const MOMENTS = ['in the tick of the start', 'soon', 'later', 'when the tool works'];
