@@ -236,6 +236,7 @@ describe('others write the same files', () => {
     start(told.agent, { sessionId });
     await told.say('one');
     await until(() => store.read(sessionId).includes('"one"'), 'the first flush came');
+    await until(() => store.index()[0].messageCount === 2, 'it was counted');
 
     // As a route does: read all, change a line, add one before the answer and one behind, write all.
     const [first, answer] = store.messages(sessionId);

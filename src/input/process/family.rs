@@ -166,19 +166,18 @@ impl Family {
         // who began just before: their times are as coarse as the clock's ticks.
         let helps = |entry: &Entry| {
             let since = self.asked_early_at.get().filter(|_| self.leader.exit().is_none());
-            signal == Signal::TERM && since.is_some_and(|&since| entry.start >= since)
+            since.is_some_and(|&since| entry.start >= since)
         };
         for entry in &found {
-            let is_signalled = has_group && entry.group == self.leader.pid();
-            let is_asked =
-                signal == Signal::TERM && self.asked().contains(&(entry.pid, entry.start));
-            if !is_signalled && (helps(entry) || is_asked) {
-                continue;
+            let key = (entry.pid, entry.start);
+            let is_in_group = has_group && entry.group == self.leader.pid();
+            let is_spared = signal == Signal::TERM && (helps(entry) || self.asked().contains(&key));
+            if is_in_group || !is_spared {
+                self.asked().insert(key);
             }
-            if !is_signalled {
+            if !is_in_group && !is_spared {
                 signal_exactly(entry, signal);
             }
-            self.asked().insert((entry.pid, entry.start));
         }
         if signal == Signal::KILL {
             self.killed_at.get_or_init(Instant::now);
@@ -299,7 +298,7 @@ impl Stopping {
         self.signal_all(Signal::TERM).await;
         let mut pause = LOOKS.0;
         loop {
-            // Who is found now was not there before, and has not been asked.
+            // Who is found now was not there before, or helped, and has not been asked.
             let is_gone = self.is_gone().await;
             if is_gone || family.has_unasked() {
                 let found = self.signal_all(Signal::TERM).await;

@@ -194,7 +194,7 @@ fn marks(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(linux)]
 mod system {
     use super::Entry;
-    use std::{fs, io::Read, path::PathBuf, thread, time::Duration};
+    use std::{fs, io::Read, path::PathBuf, str::SplitAsciiWhitespace, thread, time::Duration};
 
     pub fn all() -> Vec<Entry> {
         // Without `/proc` nobody is found but by the group.
@@ -205,11 +205,7 @@ mod system {
 
     pub fn entry(pid: i32) -> Option<Entry> {
         let mut stat = [0; 1024];
-        let mut file = fs::File::open(format!("/proc/{pid}/stat")).ok()?;
-        let len = file.read(&mut stat).ok()?;
-        // The name, in parentheses, may have any character.
-        let behind = memchr::memrchr(b')', &stat[..len])? + 1;
-        let mut fields = std::str::from_utf8(&stat[behind..len]).ok()?.split_ascii_whitespace();
+        let mut fields = stat_fields(pid, &mut stat)?;
         let state = fields.next()?;
         let mut number = |skipped| fields.nth(skipped)?.parse::<u64>().ok();
         let (parent, group, start) = (number(0)?, number(0)?, number(16)?);
@@ -221,6 +217,15 @@ mod system {
             // Its first thread may have ended, and others live.
             is_zombie: matches!(state, "Z" | "X") && threads(pid).nth(1).is_none(),
         })
+    }
+
+    /// What the system tells of a process, from its third field on: behind the name, which may have any
+    /// character and stands in parentheses.
+    fn stat_fields(pid: i32, stat: &mut [u8; 1024]) -> Option<SplitAsciiWhitespace<'_>> {
+        let mut file = fs::File::open(format!("/proc/{pid}/stat")).ok()?;
+        let len = file.read(stat).ok()?;
+        let behind = memchr::memrchr(b')', &stat[..len])? + 1;
+        Some(str::from_utf8(&stat[behind..len]).ok()?.split_ascii_whitespace())
     }
 
     pub fn start_of_child(pid: i32) -> u64 {
@@ -261,9 +266,8 @@ mod system {
     /// How many bytes the process's environment has, none as long as `execve` has not made it; nothing
     /// when the process has no memory, as one that has ended.
     fn environment_len(pid: i32) -> Option<Option<u64>> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let behind = memchr::memrchr(b')', &stat)? + 1;
-        let fields = std::str::from_utf8(&stat[behind..]).ok()?.split_ascii_whitespace();
+        let mut stat = [0; 1024];
+        let fields = stat_fields(pid, &mut stat)?;
         // `proc_pid_stat(5)`: the state is the third field.
         let number = |field: usize| fields.clone().nth(field - 3)?.parse::<u64>().ok();
         let (memory, start, end) = (number(23)?, number(50)?, number(51)?);
