@@ -12,7 +12,7 @@ const { performance } = require('node:perf_hooks');
 /** Above this many readers of a realm, news is gathered before it is sent. */
 const MANY_READERS = 16;
 /** Then a round begins so long after the one before at the soonest, in ms. */
-const LEAST_GATHER_MS = 4;
+const LEAST_GATHER_MS = 3;
 /** And no later than this, however long a round takes. */
 const MOST_GATHER_MS = 50;
 /** How much longer than a round the rounds lie apart: the rest of the time is others'. */
