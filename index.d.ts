@@ -323,9 +323,7 @@ export type WarningCode =
   /** An answer or a user's message is not on the disk. Said once, until writing works again. */
   | "STORE_FAILED"
   /** An answer that could not be written for a day, until the server ended, or for want of memory, is given up. */
-  | "ANSWER_LOST"
-  /** A user's message that waited for another writer of the session's file is given up: the server ends. */
-  | "MESSAGE_LOST";
+  | "ANSWER_LOST";
 
 /** What {@link stats} returns: plain numbers, at the moment of the call. */
 export interface Stats {
@@ -463,9 +461,9 @@ export function getActiveRun(sessionId: string): ActiveRun | undefined;
 
 /**
  * Appends a user's message to the session's file, unless one with its id is there. When the call returns, readers of the
- * file see the message, unless another writer is at work on it at that moment: nobody is waited for, and the message is
- * added as soon as that one is done, before anything else that is asked of the session. What goes wrong then is told as
- * the warning `STORE_FAILED`. It is synced to the disk, and counted in the index, in the background.
+ * file see the message, unless another program is in the middle of writing it: nobody is waited for, and the message is
+ * added as soon as that one is done, before anything else that is asked of the session, by the next process of the store if
+ * this one is killed. What goes wrong then is told as the warning `STORE_FAILED`. It is synced to the disk, and counted in the index, in the background.
  *
  * @throws `STORE_FAILED`, `NO_THREADS`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
  */

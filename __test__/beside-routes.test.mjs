@@ -1,7 +1,18 @@
 // An app's own routes, and other programs, that write a store's files beside running runs: nothing is lost.
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, closeSync, linkSync, openSync, readFileSync, symlinkSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  linkSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import {
@@ -393,7 +404,7 @@ describe('a program', () => {
 });
 
 describe('a program that holds the locks of sessions', () => {
-  it('holds up nothing but these; their messages are there, in order, when it lets go', async () => {
+  it('holds up nothing but their answers; their messages are there at once, in order', async () => {
     const store = useStore();
     const held = Array.from({ length: 12 }, newSession);
     for (const sessionId of held) store.write(sessionId, SHORT.map(json).join(''));
@@ -409,7 +420,7 @@ describe('a program that holds the locks of sessions', () => {
     expect(store.messages(free.sessionId)).toMatchObject([{ content: 'free' }]);
     expect(await runs.readMessages(free.sessionId)).toHaveLength(1);
     expect(await runs.listSessions()).toHaveLength(12);
-    for (const sessionId of held) expect(store.messages(sessionId)).toEqual(SHORT);
+    for (const sessionId of held) expectAll(store.messages(sessionId), [...SHORT, ...asked], []);
     await locks.ends();
     await Promise.all(listeners.map(({ ended }) => ended));
     for (const sessionId of held) {
@@ -427,27 +438,49 @@ describe('a program that holds the locks of sessions', () => {
     expect(await runs.readMessages('s')).toEqual(SHORT);
     await lock.ends();
   });
+});
 
-  it.each([
-    ['process.exit', true],
-    ['itself', false],
-  ])('cannot take the messages of a process that ends by %s', async (_, exits) => {
+describe('a process that ends while a route is in the middle of writing the file', () => {
+  it.each(['process.exit', 'SIGKILL', 'itself'])('by %s: its messages come after what the route has written', async (way) => {
     const store = useStore();
     store.write('s', SHORT.map(json).join(''));
-    const lock = await holder(store.path('s'));
-    const body = async ({ runs, data, agent, ended, tell, fs }) => {
-      runs.startRun({ sessionId: 'other', message: 'm', agent: agent('says', 'x') });
-      await ended('other');
+    const route = openSync(store.path('s'), 'w');
+    const body = async ({ runs, data, tell, fs }) => {
       for (const id of ['u1', 'u2', 'u3']) runs.persistUserMessage('s', { id, content: 'x' });
-      await tell({ isThere: fs.readFileSync(`${data.settings.storeDir}/s.jsonl`, 'utf8').includes('u1') });
-      if (data.exits) process.exit();
+      await tell({ text: fs.readFileSync(`${data.settings.storeDir}/s.jsonl`, 'utf8') });
+      if (data.way === 'SIGKILL') process.kill(process.pid, 'SIGKILL');
+      if (data.way === 'process.exit') process.exit();
       process.disconnect();
     };
-    const host = server(body, { exits, settings: { storeDir: store.dir } });
-    expect(await host.told()).toEqual({ isThere: false });
-    await lock.ends();
-    expect(await host.exited).toEqual({ code: 0, signal: null });
+    const host = server(body, { way, settings: { storeDir: store.dir } });
+    expect(await host.told()).toEqual({ text: '' });
+    // Who ends in order waits for the route, for a while.
+    if (way !== 'itself') await host.exited;
+    writeSync(route, SHORT.map(json).join(''));
+    closeSync(route);
+    await host.exited;
+    // The next process that uses the store.
+    await runs.listSessions();
+    await until(() => store.messages('s').length === SHORT.length + 3, 'they were added');
     expectAll(store.messages('s'), [...SHORT, ...['u1', 'u2', 'u3'].map((id) => ({ id, content: 'x' }))], []);
+    await until(() => readdirSync(store.dir).every((name) => !name.endsWith('.waiting')), 'nothing waits any more');
+  });
+
+  it('and whose session is deleted before the next one starts: they do not come back', async () => {
+    const store = useStore();
+    store.write('s', SHORT.map(json).join(''));
+    const route = openSync(store.path('s'), 'w');
+    const body = async ({ runs }) => {
+      runs.persistUserMessage('s', { id: 'u1', content: 'x' });
+      process.kill(process.pid, 'SIGKILL');
+    };
+    await server(body, { settings: { storeDir: store.dir } }).exited;
+    closeSync(route);
+    unlinkSync(store.path('s'));
+    await runs.listSessions();
+    await until(() => readdirSync(store.dir).every((name) => !name.endsWith('.waiting')), 'nothing waits any more');
+    const { id } = await runs.createSession();
+    expect(readdirSync(store.dir).filter((name) => name.endsWith('.jsonl'))).toEqual([`${id}.jsonl`]);
   });
 });
 

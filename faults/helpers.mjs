@@ -222,3 +222,16 @@ export const temporaries = (dir) => readdirSync(dir).filter((name) => name.endsW
 
 /** The files in which the processes that use a store note what has to be ended should they be killed. */
 export const notesIn = (dir) => readdirSync(dir).filter((name) => /^\..+\.active-runs\.marks$/.test(name));
+
+/** What waits in the folder to be added to its session, for living and for dead processes. */
+export function messagesWaitingIn(dir) {
+  const names = readdirSync(dir).filter((name) => /^\..+\.active-runs\.waiting$/.test(name));
+  try {
+    const lines = names.flatMap((name) => readFileSync(join(dir, name), 'utf8').split('\n').slice(0, -1));
+    return lines.flatMap((line) => JSON.parse(line).waits ?? []);
+  } catch (error) {
+    // One is no longer needed, or was taken over by another process.
+    if (error.code === 'ENOENT') return messagesWaitingIn(dir);
+    throw error;
+  }
+}

@@ -1,5 +1,5 @@
-//! What servers of a store have left running that were killed: the next server ends it, once, at its
-//! first use of the store.
+//! What servers of a store have left that were killed: the next server, at its first use of the store, ends
+//! what is still running, and puts the store in order.
 
 use crate::{
     diagnostics::{self, Warning},
@@ -20,8 +20,11 @@ pub fn end(store: &Arc<Store>) {
     }
     let store = Arc::clone(store);
     runtime.spawn(async move {
-        let ledger = Arc::clone(store.ledger());
-        let Ok(left) = disk.run(None, move || ledger.left()).await else { return };
+        let look = move || {
+            store.sweep();
+            store.ledger().left()
+        };
+        let Ok(left) = disk.run(None, look).await else { return };
         let marks: Vec<_> = left.iter().flat_map(|left| left.marks.iter().cloned()).collect();
         let mut is_done = true;
         if !marks.is_empty() {

@@ -182,7 +182,7 @@ expectTypeOf<WarningCode>().toEqualTypeOf<
   | "PROCESS_LEFT"
   | "LEFTOVERS_ENDED"
   | "STORE_FAILED"
-  | "ANSWER_LOST" | "MESSAGE_LOST"
+  | "ANSWER_LOST"
 >();
 expectTypeOf(createRunStream("s")).toEqualTypeOf<ReadableStream<Uint8Array> | null>();
 expectTypeOf(createRunResponse("s")).toEqualTypeOf<Response>();

@@ -77,6 +77,12 @@ impl Drop for Locked {
     }
 }
 
+/// Opens a data file that may be written, for reading, without its lock; `None` when there is none.
+pub(super) fn open_unlocked(path: &Path) -> Result<Option<File>, Trouble> {
+    let opened = open_or_create(path, false);
+    Ok(opened.map_err(|cause| Error::store("open", path, cause))?.map(|(file, _)| file))
+}
+
 /// Locks a file that nobody else can know of yet.
 pub(super) fn lock_new(file: &File) -> io::Result<()> {
     flock(file, FlockOperation::NonBlockingLockExclusive).map_err(Into::into)

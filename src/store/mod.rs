@@ -11,7 +11,7 @@
 //! writing it (`rest`, `lease`), knows its lines (`layout`, `line`), plans the next version (`plan`),
 //! writes it beside (`atomic`) and looks after the version it replaced (`replaced`); when another
 //! program changed the file meanwhile, it starts over (`retry`). Its entry in `index_file` is updated
-//! afterwards, with others' (`index_merge`).
+//! afterwards, with others' (`index_merge`). A message that cannot be added at once waits in `spool`.
 
 mod atomic;
 mod identity;
@@ -29,6 +29,7 @@ mod replaced;
 mod rest;
 mod retry;
 mod session_file;
+mod spool;
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ use crate::{
     clock,
     diagnostics::{self, Warning},
     disk::{Attempt, Disk, Pending, Turn, disk},
-    error::Result,
+    error::{Error, Result},
     json::{Cursor, JsonStr},
     session_id::SessionId,
 };
@@ -50,6 +51,7 @@ use line::Facts;
 use live::Live;
 use once_cell::sync::Lazy;
 use session_file::{Added, Counted, Put, SessionFile, WAITING, Waiting, Written};
+use spool::{Message, Spool};
 use std::{
     collections::HashMap,
     fmt,
@@ -107,6 +109,7 @@ pub struct Store {
     index: IndexFile,
     live: Arc<Live>,
     ledger: Arc<Ledger>,
+    spool: Arc<Spool>,
     is_used: AtomicBool,
     /// When temporary files were last looked for.
     swept: Mutex<Option<Instant>>,
@@ -195,6 +198,7 @@ impl Store {
             index: IndexFile::new(&folder, Arc::clone(&live)),
             live: Arc::clone(&live),
             ledger: Arc::new(Ledger::new(&folder)),
+            spool: Arc::new(Spool::new(&folder)),
             is_used: AtomicBool::new(false),
             swept: Mutex::default(),
             is_looking: AtomicBool::new(false),
@@ -221,8 +225,10 @@ impl Store {
                 Err(error) => error.to_string(),
             };
             diagnostics::warn(&Warning {
-                code: "MESSAGE_LOST",
-                message: format!("A message of session {session} is lost: {reason}"),
+                code: "STORE_FAILED",
+                message: format!(
+                    "A message of session {session} is left to the next server of the store: {reason}"
+                ),
                 session: Some(session),
             });
         }
@@ -252,10 +258,11 @@ impl Store {
     ///
     /// Waits for nobody: where another writer is at work, or the file would have to be written anew,
     /// the message is added as soon as that can be done, before anything else that is asked of the
-    /// session; the result is then [`Addition::Later`].
+    /// session; the result is then [`Addition::Later`], and the message is in a file of its own until
+    /// then.
     ///
     /// # Errors
-    /// When the session's file cannot be read or written.
+    /// When neither file can be written, or the session's cannot be read.
     pub fn add_message(
         &self,
         session: &SessionId,
@@ -273,7 +280,7 @@ impl Store {
             }
             Added::AlreadyThere => Addition::AlreadyThere,
             Added::Later => {
-                file.add_later(Waiting { id, line, now_ms });
+                self.add_later(session, &file, id, line, now_ms)?;
                 Addition::Later
             }
         };
@@ -281,6 +288,48 @@ impl Store {
             self.tidy_later(session);
         }
         Ok(addition)
+    }
+
+    /// Has a message wait until it can be added.
+    fn add_later(
+        &self,
+        session: &SessionId,
+        file: &SessionFile,
+        id: String,
+        line: Vec<u8>,
+        now_ms: u64,
+    ) -> Result<()> {
+        let message = Message {
+            session: session.as_str().into(),
+            id: id.as_str().into(),
+            now_ms,
+            line: String::from_utf8_lossy(&line),
+        };
+        let fail = |cause| Error::store("write", &self.folder, cause);
+        let spooled = self.spool.keep(message).map_err(fail)?;
+        file.add_later(Waiting { id, line, now_ms, spooled });
+        Ok(())
+    }
+
+    /// Adds what dead processes had waiting, as soon as that can be done.
+    fn take_over(&self) {
+        for left in self.spool.left() {
+            let mut is_taken = true;
+            for Message { session, id, now_ms, line } in &left.messages {
+                let Ok(session) = SessionId::new(session) else { continue };
+                // A message waits for a file that is there: else the session was deleted.
+                if !self.session_path(&session).exists() {
+                    continue;
+                }
+                let (id, line) = (id.clone().into_owned(), line.as_bytes().to_vec());
+                let file = self.session(&session);
+                is_taken &= self.add_later(&session, &file, id, line, *now_ms).is_ok();
+                self.tidy_later(&session);
+            }
+            if is_taken {
+                left.remove();
+            }
+        }
     }
 
     /// Replaces the message `id` where it stands, or adds it at the end. `write` writes its JSON,
@@ -549,14 +598,15 @@ impl Store {
         file
     }
 
-    /// Housekeeping for calls that are not on the JavaScript thread: now and then, the files that
-    /// dead processes left.
-    fn sweep(&self) {
+    /// Housekeeping for calls that are not on the JavaScript thread: now and then, what dead processes
+    /// left in the folder.
+    pub fn sweep(&self) {
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
         if swept.is_none_or(|last| last.elapsed() > SWEEP_INTERVAL) {
             *swept = Some(Instant::now());
             drop(swept);
             atomic::remove_stale(&self.folder);
+            self.take_over();
         }
     }
 
@@ -622,10 +672,7 @@ impl Store {
             let store = Arc::clone(&this);
             this.call_then(disk, Some(&path), tidy, move |outcome| {
                 let Err(error) = outcome else { return };
-                if !file.has_waiting() {
-                    return;
-                }
-                if pause.is_zero() {
+                if pause.is_zero() && file.has_waiting() {
                     diagnostics::warn(&Warning {
                         code: error.code(),
                         message: format!("A message of session {session} is not saved: {error}"),

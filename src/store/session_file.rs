@@ -12,11 +12,12 @@ use super::{
     lease::Writers,
     line::{self, Facts, HEAD, MARK},
     live::Live,
-    lock::{Locked, open_to_append, open_to_read},
+    lock::{Locked, open_to_append, open_to_read, open_unlocked},
     plan::{Change, Plan, WriteMessage},
     replaced::Replaced,
     rest::{STILL, at_rest},
     retry::{Attempts, Trouble},
+    spool::Spooled,
 };
 use crate::{
     disk::Turn,
@@ -115,6 +116,8 @@ pub(super) struct Waiting {
     /// Its JSON.
     pub line: Vec<u8>,
     pub now_ms: u64,
+    /// On the disk, so that another process can add it.
+    pub spooled: Spooled,
 }
 
 /// Messages to put into the file.
@@ -202,19 +205,20 @@ impl SessionFile {
         }
         let until = Instant::now() + MOMENT;
         loop {
-            let appended = match self.state.try_lock() {
-                Ok(state) => self.append(state, &mut Attempts::default(), live, id, line),
-                Err(TryLockError::Poisoned(poisoned)) => {
-                    self.append(poisoned.into_inner(), &mut Attempts::default(), live, id, line)
-                }
-                Err(TryLockError::WouldBlock) => Err(Trouble::Locked),
-            };
+            let is_last = Instant::now() >= until;
+            let mut attempts = Attempts::default();
+            let mut appended = self
+                .try_state()
+                .and_then(|state| self.append(state, &mut attempts, live, id, line));
+            if is_last && matches!(appended, Err(Trouble::Locked)) {
+                // Another server holds the lock, and may be stopped.
+                appended =
+                    self.try_state().and_then(|state| self.append_beside(state, live, id, line));
+            }
             return match appended {
                 Ok(Append::Done { written, tidy }) => Ok((Added::Done(written), tidy)),
                 Ok(Append::AlreadyThere) => Ok((Added::AlreadyThere, false)),
-                Err(Trouble::Changed | Trouble::Busy | Trouble::Locked)
-                    if Instant::now() < until =>
-                {
+                Err(Trouble::Changed | Trouble::Busy | Trouble::Locked) if !is_last => {
                     thread::sleep(Duration::from_micros(50));
                     continue;
                 }
@@ -270,9 +274,11 @@ impl SessionFile {
                 self.state().guard(line);
             }
             let mut waiting = self.waiting();
-            if waiting.front().is_some_and(|first| first.id == id) {
-                waiting.pop_front();
+            if waiting.front().is_some_and(|first| first.id == id)
+                && let Some(first) = waiting.pop_front()
+            {
                 WAITING.fetch_sub(1, Ordering::Relaxed);
+                first.spooled.done();
             }
         }
         Ok(turn.map(|written| Some((written, now_ms))))
@@ -322,11 +328,7 @@ impl SessionFile {
 
     /// How many messages the file has. Waits for nobody, and reads no long file.
     pub fn count(&self) -> Counted {
-        let state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Counted::Unknown,
-        };
+        let Ok(state) = self.try_state() else { return Counted::Unknown };
         let counted = || {
             let Some((mut state, locked, identity)) =
                 self.lock(state, &mut Attempts::default(), false)?
@@ -404,7 +406,10 @@ impl SessionFile {
                 None => false,
             };
             *state = State::default();
-            WAITING.fetch_sub(self.waiting().drain(..).count(), Ordering::Relaxed);
+            for message in self.waiting().drain(..) {
+                WAITING.fetch_sub(1, Ordering::Relaxed);
+                message.spooled.done();
+            }
             Ok(found)
         };
         attempts.step("delete", &self.path, attempt())
@@ -469,6 +474,15 @@ impl SessionFile {
     fn state(&self) -> MutexGuard<'_, State> {
         // What a panicking thread left is checked against the file like anything else.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, unless another thread has it.
+    fn try_state(&self) -> Result<MutexGuard<'_, State>, Trouble> {
+        match self.state.try_lock() {
+            Ok(state) => Ok(state),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Trouble::Locked),
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
@@ -665,9 +679,41 @@ impl SessionFile {
         id: &str,
         line: &[u8],
     ) -> Result<Append, Trouble> {
-        let Some((mut state, locked, identity)) = self.lock(state, attempts, true)? else {
-            return Err(Trouble::Changed);
-        };
+        match self.lock(state, attempts, true)? {
+            Some((state, locked, identity)) => {
+                self.append_to(state, &locked.file, identity, live, id, line)
+            }
+            None => Err(Trouble::Changed),
+        }
+    }
+
+    /// Appends the message, unless one with its id is there, whoever holds the lock: where it is certain that
+    /// nobody has the file open for writing, or is putting another one in its place. Who is about to do either
+    /// finds that the file has changed.
+    fn append_beside(
+        &self,
+        state: MutexGuard<'_, State>,
+        live: &Live,
+        id: &str,
+        line: &[u8],
+    ) -> Result<Append, Trouble> {
+        let Some(file) = open_unlocked(&self.path)? else { return Err(Trouble::Changed) };
+        let Writers::Nobody(lease) = Writers::of(&file) else { return Err(Trouble::Locked) };
+        let identity = Identity::of(&file)?;
+        drop(lease);
+        self.append_to(state, &file, identity, live, id, line)
+    }
+
+    /// Appends the message to `file`, which is at rest in the state `identity`.
+    fn append_to(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        file: &File,
+        identity: Identity,
+        live: &Live,
+        id: &str,
+        line: &[u8],
+    ) -> Result<Append, Trouble> {
         if identity.has_other_names() {
             return Ok(Append::Impossible);
         }
@@ -675,7 +721,6 @@ impl SessionFile {
             // What was written into it comes first.
             return Err(Trouble::Busy);
         }
-        let file = &locked.file;
         if !state.is_at(&identity) && identity.size <= QUICK {
             state.learn(Known::read(file, identity)?);
         }
@@ -691,7 +736,7 @@ impl SessionFile {
         let is_open = identity.size > 0 && byte_at(file, identity.size - 1)? != Some(b'\n');
         self.write_line(&mut state, identity, is_open, hash_of(id), line, is_known)?;
         // Someone may have put another file in its place meanwhile: it goes into that one, too.
-        if !locked.is_current(&self.path)? {
+        if !Identity::at(&self.path)?.is_some_and(|there| there.same_file(&identity)) {
             return Err(Trouble::Changed);
         }
         let changed_before_ms = identity.modified_ms();
@@ -992,12 +1037,22 @@ impl State {
             // Another thread was quicker, and knows more.
             return self.fold();
         }
-        if let Some(appended) = self.appended.take_if(|appended| appended.from != read.identity)
-            && appended.to == read.identity
-            && !appended.is_checked
+        if let Some(mut appended) = self.appended.take_if(|appended| appended.from != read.identity)
+            && appended.to.same_file(&read.identity)
         {
-            let layout = Arc::make_mut(&mut read.layout);
-            appended.lines.iter().for_each(|line| layout.set_unchecked(line.start));
+            // More may have been appended while it was read.
+            let end = read.identity.size;
+            let rest = appended.lines.partition_point(|line| line.start < end);
+            let rest = appended.lines.split_off(rest);
+            let is_between =
+                appended.lines.last().is_some_and(|last| last.start + last.len + 1 == end);
+            if is_between && !appended.is_checked {
+                let layout = Arc::make_mut(&mut read.layout);
+                appended.lines.iter().for_each(|line| layout.set_unchecked(line.start));
+            }
+            if is_between && !rest.is_empty() {
+                self.appended = Some(Appended { from: read.identity, lines: rest, ..appended });
+            }
         }
         self.known = Some(read);
         self.fold();
@@ -1043,5 +1098,40 @@ impl State {
             self.known = None;
         }
         self.appended = Some(appended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Appends a line to the file as the state's owner would.
+    fn append(state: &mut State, path: &Path, id: &str) -> Identity {
+        let from = Identity::at(path).unwrap().unwrap();
+        let text = format!("{{\"id\":\"{id}\"}}");
+        let mut file = File::options().append(true).open(path).unwrap();
+        file.write_all(format!("{text}\n").as_bytes()).unwrap();
+        let to = Identity::of(&file).unwrap();
+        let (start, len) = (from.size, text.len() as u64);
+        let line = AppendedLine { hash: hash_of(id), start, len, is_marked: false };
+        state.note_appended(from, to, line, false);
+        to
+    }
+
+    #[test]
+    fn what_is_appended_while_a_history_is_read_is_a_part_of_what_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        fs::write(&path, "{\"id\":\"1\"}\n").unwrap();
+        let mut state = State::default();
+        let between = append(&mut state, &path, "2");
+        let read = Known::read(&File::open(&path).unwrap(), between).unwrap();
+        let now = ["3", "4"].map(|id| append(&mut state, &path, id))[1];
+        state.learn(read);
+        assert!(state.is_at(&now));
+        state.fold();
+        let layout = &state.known.unwrap().layout;
+        assert_eq!(layout.hashes(), ["1", "2", "3", "4"].map(hash_of));
+        assert_eq!(layout.unchecked, [1, 2, 3]);
     }
 }

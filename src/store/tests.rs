@@ -407,7 +407,8 @@ mod session_files {
     }
 
     #[test]
-    fn who_adds_a_message_does_not_wait_for_a_lock_and_keeps_the_order() {
+    #[cfg(linux)]
+    fn who_adds_a_message_does_not_wait_for_a_lock() {
         let fixture = Fixture::with(lines(&["1"]));
         let held = File::open(fixture.path()).unwrap();
         held.lock().unwrap();
@@ -415,9 +416,26 @@ mod session_files {
             let line = message(id, "").into_bytes();
             fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
         };
+        assert_eq!(
+            ["2", "3", "2"].map(add),
+            [Addition::Done, Addition::Done, Addition::AlreadyThere]
+        );
+        assert_eq!(fixture.text(), lines(&["1", "2", "3"]));
+    }
+
+    #[test]
+    #[cfg(linux)]
+    fn who_adds_a_message_does_not_wait_for_a_writer_and_keeps_the_order() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let mut writer = File::create(fixture.path()).unwrap();
+        let add = |id: &str| {
+            let line = message(id, "").into_bytes();
+            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
+        };
         assert_eq!(add("2"), Addition::Later);
         assert_eq!(add("3"), Addition::Later);
-        held.unlock().unwrap();
+        writer.write_all(lines(&["1"]).as_bytes()).unwrap();
+        drop(writer);
         fixture.put("answer", "");
         // At once, unless what was to be tidied up after the others is being done right now.
         assert_ne!(add("4"), Addition::AlreadyThere);
