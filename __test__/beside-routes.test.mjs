@@ -466,6 +466,34 @@ describe('a process that ends while a route is in the middle of writing the file
     await until(() => readdirSync(store.dir).every((name) => !name.endsWith('.waiting')), 'nothing waits any more');
   });
 
+  it('and whose session is deleted by the next one: they go with it', async () => {
+    const store = useStore();
+    store.write('s', SHORT.map(json).join(''));
+    const route = openSync(store.path('s'), 'w');
+    const body = async ({ runs }) => {
+      runs.persistUserMessage('s', { id: 'u1', content: 'x' });
+      process.kill(process.pid, 'SIGKILL');
+    };
+    await server(body, { settings: { storeDir: store.dir } }).exited;
+    expect(readdirSync(store.dir).filter((name) => name.endsWith('.waiting'))).toHaveLength(1);
+    closeSync(route);
+    expect(await runs.deleteSession('s')).toBe(true);
+    await runs.listSessions();
+    expect(readdirSync(store.dir).filter((name) => !name.startsWith('.'))).toEqual([]);
+    expect(readdirSync(store.dir).filter((name) => name.endsWith('.waiting'))).toEqual([]);
+  });
+
+  it('while it lives: what waits for a session that is deleted does not bring it back', async () => {
+    const store = useStore();
+    store.write('s', SHORT.map(json).join(''));
+    const route = openSync(store.path('s'), 'w');
+    runs.persistUserMessage('s', { id: 'u1', content: 'x' });
+    closeSync(route);
+    unlinkSync(store.path('s'));
+    await until(() => readdirSync(store.dir).every((name) => !name.endsWith('.waiting')), 'nothing waits any more');
+    expect(readdirSync(store.dir).filter((name) => name.endsWith('.jsonl'))).toEqual([]);
+  });
+
   it('and whose session is deleted before the next one starts: they do not come back', async () => {
     const store = useStore();
     store.write('s', SHORT.map(json).join(''));

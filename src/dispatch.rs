@@ -302,6 +302,9 @@ pub fn has_unfinished() -> bool {
 /// Whether there is something unfinished may have changed: has the signals that end the process watched,
 /// or no longer. The main thread's JavaScript does it where it has this package.
 pub fn runs_changed() {
+    // What one thread has seen is done before the next one looks.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut is_watched = false;
     for bell in open_bells().filter(|bell| bell.is_main_thread) {
         bell.ring();

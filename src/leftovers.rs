@@ -20,11 +20,11 @@ pub fn end(store: &Arc<Store>) {
     }
     let store = Arc::clone(store);
     runtime.spawn(async move {
-        let look = move || {
+        let put_in_order = move || {
             store.sweep();
             store.ledger().left()
         };
-        let Ok(left) = disk.run(None, look).await else { return };
+        let Ok(left) = disk.run(None, put_in_order).await else { return };
         let marks: Vec<_> = left.iter().flat_map(|left| left.marks.iter().cloned()).collect();
         let mut is_done = true;
         if !marks.is_empty() {

@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     message::Message,
     session_id::SessionId,
-    store::{Attempts, LiveMessage, Store},
+    store::{Attempts, FIRST_PAUSE, GIVE_UP, LONGEST_PAUSE, LiveMessage, Store},
 };
 use once_cell::sync::Lazy;
 use std::{
@@ -34,12 +34,6 @@ const INDEX_PATIENCE: Duration = Duration::from_secs(1);
 
 /// When, after its end, a run looks whether its message is still there: parts of the grace period.
 const LOOKS: [f64; 4] = [1.0 / 30.0, 1.0 / 8.0, 1.0 / 2.0, 1.0];
-
-/// After the grace period, a message that could not be written is tried again after the first pause,
-/// then after twice as long each time, up to the longest, until this much time is over.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
 
 /// Bytes that all messages may have together that wait for a better time.
 static UNSAVED_BYTES: Semaphore = Semaphore::const_new(64 << 20);
@@ -212,7 +206,8 @@ impl Persistence {
     }
 
     /// Goes on trying to write a message that could not be written, when its run is no longer looked
-    /// at: a disk that is full stays so for longer than a grace period.
+    /// at: a disk that is full stays so for longer than a grace period. As the store does with users'
+    /// messages.
     pub async fn keep_trying(mut self, message: Message) {
         let until = Instant::now() + GIVE_UP;
         let mut size = Size(0);

@@ -87,9 +87,21 @@ fn action(signal: c_int, new: Option<&libc::sigaction>) -> Option<libc::sigactio
 /// Does no more than a handler may. A byte that finds no room has thousands before it.
 extern "C" fn on_signal(signal: c_int) {
     let byte = signal as u8;
-    // SAFETY: the descriptor stays open; the byte is there until the call returns.
-    unsafe { libc::write(WAY_NUMBER.load(Ordering::Relaxed), (&raw const byte).cast(), 1) };
+    let way = WAY_NUMBER.load(Ordering::Relaxed);
+    // SAFETY: the descriptor stays open; the byte is there until the call returns. What the thread was in
+    // the middle of finds its own error code.
+    unsafe {
+        let before = *error_code();
+        libc::write(way, (&raw const byte).cast(), 1);
+        *error_code() = before;
+    }
 }
+
+#[cfg(target_os = "linux")]
+use libc::__errno_location as error_code;
+
+#[cfg(not(target_os = "linux"))]
+use libc::__error as error_code;
 
 fn start_thread(end: fn()) -> io::Result<()> {
     let start = || {

@@ -38,7 +38,7 @@ impl Draft {
                 .rand_bytes(RANDOM)
                 .tempfile_in(folder)?;
             // Between its birth and its lock, another process may have taken it for a dead one's.
-            match lock::lock_new(temp.as_file()) {
+            match lock::try_lock(temp.as_file()) {
                 Ok(()) if temp.as_file().metadata()?.nlink() > 0 => {
                     return Ok(Self { temp: BufWriter::with_capacity(1 << 16, temp), written: 0 });
                 }
@@ -235,9 +235,9 @@ pub(super) fn remove_stale(folder: &Path) {
         if !entry.file_name().to_str().is_some_and(is_temporary) {
             continue;
         }
-        let Ok(Some(file)) = lock::open_to_read(&entry.path()) else { continue };
+        let Ok(Some(file)) = lock::open_to_lock(&entry.path()) else { continue };
         // Removed while its lock is held here: whoever has just made it sees that it is gone.
-        if lock::is_unlocked(&file) {
+        if lock::try_lock(&file).is_ok() {
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -10,6 +10,8 @@
 use super::{
     atomic::{self, Draft},
     identity::Identity,
+    index_change::{Count, Missing, Remembered, Touch, UNSETTLED},
+    index_entries::{find, is_entry, put_first},
     index_merge::merge,
     layout::read_exactly,
     lease::Writers,
@@ -22,14 +24,13 @@ use super::{
 use crate::{
     disk::Turn,
     error::{Error, Result},
-    json::{Document, JsonStr, NodeId, Value},
+    json::{Document, Value},
     session_id::SessionId,
 };
 use std::{
     collections::HashMap,
     fs::File,
     io::{self, Write},
-    iter,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::{Duration, Instant},
@@ -48,8 +49,6 @@ const WATCHED_WRITER: Duration = Duration::from_secs(60);
 const MOST_WATCHED: usize = 4;
 /// How often the index is looked at: first and longest pause.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
-/// A session's file or the index changed so recently is probably half of a change.
-const UNSETTLED: Duration = Duration::from_millis(100);
 /// What could not be written is tried again after this time.
 const LATER: Duration = Duration::from_secs(5);
 /// Gathered changes are written after a pause of so many times as long as writing took last.
@@ -75,53 +74,20 @@ struct State {
     last: Option<Identity>,
     /// The index as others have written it, when nothing was missing in it.
     seen: Option<Identity>,
-    replaced: Vec<Replaced>,
+    replaced: Vec<ReplacedIndex>,
     /// An entry's count was seen to be that of its session's messages: here counts mean that.
     counts_messages: bool,
     /// When gathered changes may be written, and how long writing took last.
     next: Option<Instant>,
 }
 
-/// A change to one entry.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Touch {
-    /// Messages added to the session's file; negative when more were removed.
-    pub added: isize,
-    /// When it had been changed last before, in milliseconds since 1970.
-    pub changed_before_ms: Option<u64>,
-    /// A new title; an empty one counts as none, as in the module.
-    pub title: Option<String>,
-    pub now_ms: u64,
-}
-
-/// A change that was written.
-struct Remembered {
-    since: Instant,
-    /// `updatedAt`, before and after: who has written the entry with another has not read this one.
-    updated: (Option<f64>, u64),
-    /// What was added to the count with that change, and in all that are remembered.
-    added: isize,
-    added_in_all: isize,
-    /// By how much the count was set to that of the messages.
-    counted: isize,
-    /// It was too early to tell whether others have lost it.
-    is_doubtful: bool,
-    /// The title that it has got, and the one before.
-    title: Option<(String, Option<String>)>,
-    /// Of an entry that this process has made: title, time and path.
-    made: Option<(String, u64, Option<String>)>,
-}
-
 /// A replaced index, kept open while somebody may write into it.
-struct Replaced {
+struct ReplacedIndex {
     file: Arc<File>,
     identity: Identity,
     since: Instant,
     text: String,
 }
-
-/// How many messages a session has.
-pub(super) type Count<'c> = dyn Fn(&SessionId) -> Counted + 'c;
 
 /// What an edit makes of the index.
 enum Edit<T> {
@@ -193,7 +159,8 @@ impl IndexFile {
             });
             state.replaced.retain(|replaced| !replaced.is_settled());
             let is_time = state.next.is_none_or(|next| next <= now);
-            let is_done = |replaced: &Replaced| replaced.is_changed() && !replaced.has_writer();
+            let is_done =
+                |replaced: &ReplacedIndex| replaced.is_changed() && !replaced.has_writer();
             let is_overtaken = state.replaced.iter().any(is_done);
             let is_changed = !state.written.is_empty() && {
                 let now = Identity::at(&self.path).ok().flatten();
@@ -431,7 +398,7 @@ impl IndexFile {
             let idle = state.replaced.iter().position(|replaced| !replaced.has_writer());
             state.replaced.remove(idle.unwrap_or(0));
         }
-        state.replaced.push(Replaced {
+        state.replaced.push(ReplacedIndex {
             file: Arc::clone(&locked.file),
             identity: if now.same_content(&identity) { now } else { identity },
             since: Instant::now(),
@@ -577,18 +544,6 @@ impl IndexFile {
     }
 }
 
-impl Touch {
-    /// Both changes, one after the other.
-    fn then(self, later: Self) -> Self {
-        Self {
-            added: self.added + later.added,
-            changed_before_ms: self.changed_before_ms.or(later.changed_before_ms),
-            title: later.title.filter(|title| !title.is_empty()).or(self.title),
-            now_ms: self.now_ms.max(later.now_ms),
-        }
-    }
-}
-
 impl State {
     fn remember(&mut self, session: &SessionId, mut change: Remembered) {
         if let Some(before) = self.written.remove(session) {
@@ -610,113 +565,7 @@ impl State {
     }
 }
 
-impl Remembered {
-    fn new(updated_before: Option<f64>, updated_ms: u64) -> Self {
-        Self {
-            since: Instant::now(),
-            updated: (updated_before, updated_ms),
-            added: 0,
-            added_in_all: 0,
-            counted: 0,
-            is_doubtful: false,
-            title: None,
-            made: None,
-        }
-    }
-
-    /// Puts an entry that this process has made back, if others have lost it.
-    fn make_again(
-        &self,
-        document: &mut Document,
-        session: &SessionId,
-        index: &Identity,
-        folder: &Path,
-    ) -> Missing {
-        let Some(made) = &self.made else { return Missing::Nothing };
-        let has_file = || folder.join(format!("{session}.jsonl")).exists();
-        if find(document.root(), session).is_some() || !has_file() {
-            return Missing::Nothing;
-        }
-        // Who deletes a session removes its entry first and its file then, or the other way round.
-        if index.age() < UNSETTLED {
-            return Missing::TooEarly;
-        }
-        put_first(document, session, made);
-        Missing::Something
-    }
-
-    /// Makes the change again if others have lost it, who had read the index before it; says what was
-    /// missing.
-    fn put_back(
-        &mut self,
-        document: &mut Document,
-        session: &SessionId,
-        index: &Identity,
-        count: &Count<'_>,
-    ) -> Missing {
-        let Some(entry) = find(document.root(), session) else { return Missing::Nothing };
-        let mut missing = Missing::Nothing;
-        let title = document.get(entry).get("title").and_then(Value::as_str);
-        let title = title.map(|title| title.as_str().to_owned());
-        if let Some((new, old)) = &self.title
-            && title == *old
-            && title.as_deref() != Some(JsonStr::escape(new).as_str())
-        {
-            document.set(entry, "title", new.as_str());
-            missing = Missing::Something;
-        }
-        let number = |key| document.get(entry).get(key).and_then(Value::as_f64);
-        let (before, after) = self.updated;
-        let updated = number("updatedAt");
-        let counted = number("messageCount").unwrap_or(0.0);
-        if updated == Some(after as f64) && !self.is_doubtful {
-            return missing;
-        }
-        if updated == before && !self.is_doubtful {
-            // As it was before the change: that is lost, and nothing else is different.
-            document.set(entry, "updatedAt", after as f64);
-            if self.added != 0 {
-                document.set(entry, "messageCount", counted + self.added as f64);
-            }
-            return Missing::Something;
-        }
-        // They have changed the entry themselves, with ours or without it.
-        if updated.is_some_and(|updated| updated < after as f64) {
-            document.set(entry, "updatedAt", after as f64);
-            missing = Missing::Something;
-        }
-        let (messages, age) = match count(session) {
-            Counted::Messages(messages, age) => (messages, age),
-            Counted::NoFile => return missing,
-            Counted::Unknown => return Missing::TooEarly,
-        };
-        let lacking = messages as f64 - counted;
-        let is_lost = lacking > 0.0 && lacking <= self.added_in_all as f64;
-        // They may have counted what was counted here already.
-        let is_doubled = lacking < 0.0 && -lacking <= self.counted as f64;
-        if is_lost || is_doubled {
-            // They write the file first and the index then.
-            if age.min(index.age()) < UNSETTLED {
-                return Missing::TooEarly;
-            }
-            document.set(entry, "messageCount", messages as f64);
-            self.counted = self.counted.max(lacking.abs() as isize);
-            return Missing::Something;
-        }
-        missing
-    }
-}
-
-/// What others have lost of a change.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    Nothing,
-    Something,
-    /// It is too early to tell.
-    TooEarly,
-}
-
-impl Replaced {
+impl ReplacedIndex {
     fn is_changed(&self) -> bool {
         Identity::of(&self.file).is_ok_and(|now| now != self.identity)
     }
@@ -760,36 +609,4 @@ fn read(
 
 fn no_array() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "it is no JSON array")
-}
-
-fn is_entry(entry: Value<'_>, session: &SessionId) -> bool {
-    let id = entry.get("id").and_then(Value::as_str);
-    id.is_some_and(|id| id.as_str() == JsonStr::escape(session.as_str()).as_str())
-}
-
-/// `index.find((s) => s.id === session)`, which throws at a `null`.
-fn find(index: Value<'_>, session: &SessionId) -> Option<NodeId> {
-    let found = index.items().find(|entry| entry.is_null() || is_entry(*entry, session))?;
-    (!found.is_null()).then(|| found.id())
-}
-
-/// Puts a new entry at the front.
-fn put_first(
-    document: &mut Document,
-    session: &SessionId,
-    (title, now_ms, file_path): &(String, u64, Option<String>),
-) -> NodeId {
-    let entry = document.object([]);
-    document.set(entry, "id", session.as_str());
-    document.set(entry, "title", title.as_str());
-    document.set(entry, "createdAt", *now_ms as f64);
-    document.set(entry, "updatedAt", *now_ms as f64);
-    document.set(entry, "messageCount", 0.0);
-    if let Some(path) = file_path {
-        document.set(entry, "filePath", path.as_str());
-    }
-    let others = document.root().items().map(Value::id);
-    let all = iter::once(entry).chain(others).collect();
-    document.set_items(all);
-    entry
 }

@@ -9,7 +9,7 @@ use super::{
     retry::Trouble,
 };
 use memchr::memchr;
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
+use std::{collections::HashSet, fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 /// Bytes read at once. Large enough to be fast, small enough to stay in the processor's cache.
 const BLOCK: usize = 1 << 18;
@@ -141,6 +141,17 @@ impl Layout {
             }
         }
         found
+    }
+
+    /// Those of the hashes that no line has.
+    pub fn lacking(&self, hashes: impl Iterator<Item = u64>) -> HashSet<u64> {
+        let mut lacking: HashSet<u64> = hashes.collect();
+        if !lacking.is_empty() {
+            self.hashes.iter().for_each(|hash| {
+                lacking.remove(hash);
+            });
+        }
+        lacking
     }
 
     /// Notes that it is not known yet whether the message of the line that begins there is in another

@@ -1,17 +1,15 @@
 //! Which marks are in use by the processes of this store, so that the next server can find what a
 //! server that was killed has left running.
 //!
-//! Each process keeps a file beside the sessions, `.<random>.active-runs.marks`, and holds its lock
-//! (`flock`), which the system drops when the process dies. A line is `+mark` or `-mark`, the first
+//! Each process keeps a file beside the sessions, `.<random>.active-runs.marks`. A line is `+mark` or `-mark`, the first
 //! one says on which start of which machine, and where processes are numbered apart (containers), in
 //! which of these places. Best effort: a store that cannot be written has no such file.
 
-use super::lock::{is_unlocked, lock_new, open_to_read};
+use super::process_file::ProcessFile;
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -32,7 +30,7 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct State {
-    file: Option<(PathBuf, File)>,
+    file: Option<ProcessFile>,
     in_use: BTreeSet<Box<str>>,
     /// In the file, behind the first.
     lines: usize,
@@ -48,9 +46,8 @@ pub struct InUse {
 /// The marks that a dead process of this place had in use.
 #[derive(Debug)]
 pub struct Left {
-    path: PathBuf,
-    /// Holds the lock: nobody else looks after them.
-    _file: File,
+    /// Nobody else looks after them.
+    file: ProcessFile,
     /// The marks.
     pub marks: Vec<String>,
 }
@@ -58,7 +55,7 @@ pub struct Left {
 impl Left {
     /// They have been looked after.
     pub fn remove(self) {
-        let _ = fs::remove_file(&self.path);
+        self.file.remove();
     }
 }
 
@@ -71,12 +68,12 @@ impl Ledger {
     pub fn note(self: &Arc<Self>, mark: &str) -> InUse {
         let mut state = self.state();
         // A store that was deleted may be there again.
-        let is_there = state.file.as_ref().is_some_and(|(path, _)| path.exists());
+        let is_there = state.file.as_ref().is_some_and(ProcessFile::is_there);
         state.in_use.insert(mark.into());
         if is_there {
             state.write('+', mark);
         } else {
-            state.file = create(&self.folder).ok();
+            state.file = ProcessFile::create(&self.folder, SUFFIX).ok();
             state.write_all();
         }
         drop(state);
@@ -88,24 +85,15 @@ impl Ledger {
     pub fn close(&self, is_alone: bool) {
         let mut state = self.state();
         if (is_alone || state.in_use.is_empty())
-            && let Some((path, _)) = state.file.take()
+            && let Some(file) = state.file.take()
         {
-            let _ = fs::remove_file(path);
+            file.remove();
         }
     }
 
     /// What dead processes of this place had in use.
     pub fn left(&self) -> Vec<Left> {
-        self.files().filter_map(|path| read_left(&path)).collect()
-    }
-
-    fn files(&self) -> impl Iterator<Item = PathBuf> + use<> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let is_meant = |entry: &fs::DirEntry| {
-            let name = entry.file_name();
-            name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(SUFFIX))
-        };
-        entries.filter(is_meant).map(|entry| entry.path())
+        ProcessFile::left(&self.folder, SUFFIX).filter_map(read_left).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,7 +103,7 @@ impl Ledger {
 
 impl State {
     fn write(&mut self, sign: char, mark: &str) {
-        let Some((_, file)) = &mut self.file else { return };
+        let Some(ProcessFile { file, .. }) = &mut self.file else { return };
         // One write: what a killed process has written is whole lines.
         let _ = file.write_all(format!("{sign}{mark}\n").as_bytes());
         self.lines += 1;
@@ -126,7 +114,7 @@ impl State {
 
     /// Writes all that is in use into the empty file.
     fn write_all(&mut self) {
-        let Some((_, file)) = &mut self.file else { return };
+        let Some(ProcessFile { file, .. }) = &mut self.file else { return };
         let marks = self.in_use.iter().map(|mark| format!("+{mark}\n"));
         let text: String = std::iter::once(place()).chain(marks).collect();
         let _ = file.write_all(text.as_bytes());
@@ -148,30 +136,13 @@ impl Drop for InUse {
     }
 }
 
-fn create(folder: &Path) -> io::Result<(PathBuf, File)> {
-    super::lock::create_folder(folder)?;
-    let mut options = fs::OpenOptions::new();
-    options.append(true).mode(0o600);
-    let made = tempfile::Builder::new()
-        .prefix(".")
-        .suffix(SUFFIX)
-        .make_in(folder, |path| options.create_new(true).open(path))?;
-    let (file, path) = made.into_parts();
-    lock_new(&file)?;
-    Ok((path.keep()?, file))
-}
-
-fn read_left(path: &Path) -> Option<Left> {
-    let file = open_to_read(path).ok()??;
-    if !is_unlocked(&file) {
-        return None;
-    }
-    let text = fs::read_to_string(path).ok()?;
+fn read_left(file: ProcessFile) -> Option<Left> {
+    let text = io::read_to_string(&file.file).ok()?;
     let Some(lines) = text.strip_prefix(&place()) else {
         // Made by a process that died before it had written anything, or in another place.
-        let age = file.metadata().and_then(|metadata| metadata.modified()).ok()?.elapsed().ok()?;
-        if age > FORGOTTEN {
-            let _ = fs::remove_file(path);
+        let modified = file.file.metadata().and_then(|metadata| metadata.modified()).ok()?;
+        if modified.elapsed().ok()? > FORGOTTEN {
+            file.remove();
         }
         return None;
     };
@@ -183,7 +154,7 @@ fn read_left(path: &Path) -> Option<Left> {
             marks.retain(|known| known != mark);
         }
     }
-    Some(Left { path: path.to_owned(), _file: file, marks })
+    Some(Left { file, marks })
 }
 
 /// The first line: tells from where a process' number means the same process.

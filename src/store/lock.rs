@@ -83,19 +83,14 @@ pub(super) fn open_unlocked(path: &Path) -> Result<Option<File>, Trouble> {
     Ok(opened.map_err(|cause| Error::store("open", path, cause))?.map(|(file, _)| file))
 }
 
-/// Locks a file that nobody else can know of yet.
-pub(super) fn lock_new(file: &File) -> io::Result<()> {
+/// Locks a file for as long as it is open, unless somebody else does; waits for nobody.
+pub(super) fn try_lock(file: &File) -> io::Result<()> {
     flock(file, FlockOperation::NonBlockingLockExclusive).map_err(Into::into)
 }
 
 /// Gives the lock of a file back.
 pub(super) fn unlock(file: &File) {
     let _ = flock(file, FlockOperation::Unlock);
-}
-
-/// Whether nobody holds the lock of `file`.
-pub(super) fn is_unlocked(file: &File) -> bool {
-    flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
 /// Opens a data file that may be written, never through a symbolic link; for reading.
@@ -122,14 +117,14 @@ fn open_or_create(path: &Path, create: bool) -> io::Result<Option<(File, bool)>>
     }
 }
 
-/// Opens `path` for appending, if it names the file `of` and nobody has it leased; waits for nobody.
+/// Opens `path` for appending, if it names a file in the state `of` and nobody has it leased; waits for nobody.
 pub(super) fn open_to_append(path: &Path, of: &Identity) -> Result<File, Trouble> {
     let flags =
         OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     match open(path, flags, Mode::empty()) {
         Ok(file) => {
             let file = File::from(file);
-            if Identity::of(&file)?.same_file(of) { Ok(file) } else { Err(Trouble::Changed) }
+            if Identity::of(&file)? == *of { Ok(file) } else { Err(Trouble::Changed) }
         }
         Err(Errno::WOULDBLOCK) => Err(Trouble::Busy),
         Err(Errno::NOENT) => Err(Trouble::Changed),
@@ -143,6 +138,15 @@ pub(super) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
         Ok(file) => regular(File::from(file)).map(Some),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(explained(path, errno.into())),
+    }
+}
+
+/// Opens a file of this package's own for locking and reading; `None` when there is none.
+pub(super) fn open_to_lock(path: &Path) -> io::Result<Option<File>> {
+    match open(path, READ_WRITE, Mode::empty()) {
+        Ok(file) => regular(File::from(file)).map(Some),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }
 

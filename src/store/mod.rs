@@ -16,6 +16,8 @@
 mod atomic;
 mod identity;
 mod ids;
+mod index_change;
+mod index_entries;
 mod index_file;
 mod index_merge;
 mod layout;
@@ -25,10 +27,12 @@ mod line;
 mod live;
 mod lock;
 mod plan;
+mod process_file;
 mod replaced;
 mod rest;
 mod retry;
 mod session_file;
+mod session_state;
 mod spool;
 
 #[cfg(test)]
@@ -45,13 +49,14 @@ use crate::{
     json::{Cursor, JsonStr},
     session_id::SessionId,
 };
-use index_file::{IndexFile, Touch};
+use index_change::Touch;
+use index_file::IndexFile;
 use layout::hash_of;
 use line::Facts;
 use live::Live;
 use once_cell::sync::Lazy;
 use session_file::{Added, Counted, Put, SessionFile, WAITING, Waiting, Written};
-use spool::{Message, Spool};
+use spool::{Left, Message, Spool};
 use std::{
     collections::HashMap,
     fmt,
@@ -67,11 +72,12 @@ use std::{
 /// How often the files are looked for that processes left which died at work.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A message that could not be written is tried again after the first pause, then after twice as long
-/// each time, up to the longest, until this much time is over.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
+/// What could not be written is tried again after this pause, then after twice as long each time,
+pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// up to this one,
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// until this much time is over.
+pub const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
 
 /// The end of the process waits so long for others who are at work on files.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -262,7 +268,7 @@ impl Store {
     /// then.
     ///
     /// # Errors
-    /// When neither file can be written, or the session's cannot be read.
+    /// When the file cannot be read or written.
     pub fn add_message(
         &self,
         session: &SessionId,
@@ -313,22 +319,27 @@ impl Store {
 
     /// Adds what dead processes had waiting, as soon as that can be done.
     fn take_over(&self) {
-        for left in self.spool.left() {
-            let mut is_taken = true;
-            for Message { session, id, now_ms, line } in &left.messages {
-                let Ok(session) = SessionId::new(session) else { continue };
-                // A message waits for a file that is there: else the session was deleted.
-                if !self.session_path(&session).exists() {
-                    continue;
-                }
-                let (id, line) = (id.clone().into_owned(), line.as_bytes().to_vec());
-                let file = self.session(&session);
-                is_taken &= self.add_later(&session, &file, id, line, *now_ms).is_ok();
-                self.tidy_later(&session);
+        let left: Vec<_> = self.spool.left().collect();
+        let mut messages: Vec<_> = left.iter().flat_map(|left| &left.messages).collect();
+        messages.sort_by_key(|message| message.now_ms);
+        let mut failure = None;
+        for Message { session, id, now_ms, line } in messages {
+            let Ok(session) = SessionId::new(session) else { continue };
+            let (id, line) = (id.clone().into_owned(), line.as_bytes().to_vec());
+            let file = self.session(&session);
+            match self.add_later(&session, &file, id, line, *now_ms) {
+                Ok(()) => self.tidy_later(&session),
+                Err(error) => failure = Some((session, error)),
             }
-            if is_taken {
-                left.remove();
-            }
+        }
+        match failure {
+            None => left.into_iter().for_each(Left::remove),
+            // They are found again.
+            Some((session, error)) => diagnostics::warn(&Warning {
+                code: error.code(),
+                message: format!("What a killed server had still to add is not saved yet: {error}"),
+                session: Some(session),
+            }),
         }
     }
 
@@ -544,6 +555,8 @@ impl Store {
         session: &SessionId,
     ) -> Result<Turn<bool>> {
         self.sweep();
+        // What a killed server had still to add goes with the session.
+        self.take_over();
         let file = self.session(session);
         // Both again, when the entry has to be waited for: then there is no file any more.
         let had_file = done!(file.delete(attempts)?);
@@ -603,8 +616,8 @@ impl Store {
     pub fn sweep(&self) {
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
         if swept.is_none_or(|last| last.elapsed() > SWEEP_INTERVAL) {
+            // Whoever comes meanwhile waits: what is taken over belongs to the sessions.
             *swept = Some(Instant::now());
-            drop(swept);
             atomic::remove_stale(&self.folder);
             self.take_over();
         }
@@ -649,15 +662,15 @@ impl Store {
         }
     }
 
-    /// Has the messages appended that wait, and what is to go from the file removed. What cannot be
-    /// done is tried again after `pause`, and later, for a day.
+    /// Has the messages appended that wait, and what is to go from the file removed. What others keep from
+    /// being done is tried again after a pause, for a day; by one chain of attempts a session.
     fn tidy_later(&self, session: &SessionId) {
-        self.tidy_after(Duration::ZERO, session.clone(), Instant::now());
+        self.tidy_after(None, session.clone(), Instant::now());
     }
 
-    fn tidy_after(&self, pause: Duration, session: SessionId, began: Instant) {
+    fn tidy_after(&self, pause: Option<Duration>, session: SessionId, began: Instant) {
         let (Some(this), Ok(disk)) = (self.this.upgrade(), disk()) else { return };
-        disk.run_later(pause, move || {
+        disk.run_later(pause.unwrap_or_default(), move || {
             let (file, of, path) = (this.session(&session), session.clone(), session.clone());
             let tidy = move |store: &Self, attempts: &mut Attempts| {
                 let file = store.session(&of);
@@ -671,16 +684,30 @@ impl Store {
             };
             let store = Arc::clone(&this);
             this.call_then(disk, Some(&path), tidy, move |outcome| {
-                let Err(error) = outcome else { return };
-                if pause.is_zero() && file.has_waiting() {
+                let failure = outcome.err();
+                let has_waiting = file.has_waiting();
+                if let Some(error) = &failure
+                    && pause.is_none()
+                    && has_waiting
+                {
                     diagnostics::warn(&Warning {
                         code: error.code(),
-                        message: format!("A message of session {session} is not saved: {error}"),
+                        message: format!(
+                            "A message of session {session} is not saved yet: {error}"
+                        ),
                         session: Some(session.clone()),
                     });
                 }
-                if began.elapsed() < GIVE_UP {
-                    store.tidy_after((pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE), session, began);
+                let is_wanted =
+                    failure.is_some_and(|error| has_waiting || retry::is_for_others(&error));
+                if is_wanted && began.elapsed() < GIVE_UP {
+                    // Another chain does it, if this is not one.
+                    if pause.is_some() || file.begin_retrying() {
+                        let pause = pause.map_or(FIRST_PAUSE, |pause| pause * 2).min(LONGEST_PAUSE);
+                        store.tidy_after(Some(pause), session, began);
+                    }
+                } else if pause.is_some() {
+                    file.end_retrying();
                 }
             });
         });

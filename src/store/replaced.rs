@@ -13,7 +13,6 @@ use super::{
     plan::{Change, Plan},
     rest::at_rest,
     retry::{Attempts, Trouble},
-    session_file::{LONGEST_GUARDED, MOST_GUARDED},
 };
 use std::{
     fs::File,
@@ -33,6 +32,10 @@ const WATCHED_WRITER: Duration = Duration::from_secs(60);
 const MOST: usize = 4;
 /// Replaced files kept open in all: a server needs its descriptors for other things.
 const MOST_IN_ALL: usize = 512;
+
+/// Messages of a session that are put back when others lose them, and the bytes of one, at most.
+pub(super) const MOST_GUARDED: usize = 1_024;
+pub(super) const LONGEST_GUARDED: u64 = 1 << 18;
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -133,7 +136,8 @@ impl Replaced {
     /// ones are left out.
     pub fn lines_beyond(&self, newer: &Known, current: &Layout) -> Result<Vec<Vec<u8>>, Trouble> {
         let hashes = newer.layout.hashes().iter().enumerate();
-        let beyond = hashes.filter(|(_, hash)| **hash != NO_ID && !current.hashes().contains(hash));
+        let lacking = current.lacking(newer.layout.hashes().iter().copied());
+        let beyond = hashes.filter(|(_, hash)| **hash != NO_ID && lacking.contains(hash));
         let lines = beyond.map(|(line, _)| newer.layout.line(line));
         lines
             .filter(|line| line.len <= LONGEST_GUARDED)

@@ -153,6 +153,13 @@ impl Attempts {
     }
 }
 
+/// Whether a call has failed because others were at work on the file for too long.
+pub(super) fn is_for_others(error: &Error) -> bool {
+    error
+        .io()
+        .is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Other))
+}
+
 /// Makes attempts on this thread until one is done, or `patience` is over; then none is.
 ///
 /// # Errors

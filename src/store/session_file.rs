@@ -17,6 +17,7 @@ use super::{
     replaced::Replaced,
     rest::{STILL, at_rest},
     retry::{Attempts, Trouble},
+    session_state::{AppendedLine, Guarded, State},
     spool::Spooled,
 };
 use crate::{
@@ -30,7 +31,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     io::{self, Write},
-    iter,
+    iter, mem,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
@@ -52,11 +53,6 @@ const QUICK: u64 = 1 << 18;
 /// Of a longer one that is not known yet, so much of the end is looked through for the id of a message
 /// that is appended. A message that is sent twice is sent twice in a row.
 const TAIL: u64 = 1 << 16;
-/// So long a message is put back when somebody writes the file without it; a longer one is not.
-const GUARDED: Duration = Duration::from_secs(2);
-/// Messages that are put back, and the length of one, at most.
-pub(super) const MOST_GUARDED: usize = 64;
-pub(super) const LONGEST_GUARDED: u64 = 1 << 18;
 /// How often it is looked whether somebody writes into a replaced file: first and longest pause.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
@@ -73,40 +69,10 @@ pub(super) struct SessionFile {
     waiting: Mutex<VecDeque<Waiting>>,
     /// Somebody looks after the replaced files.
     is_looking: AtomicBool,
-}
-
-#[derive(Default)]
-struct State {
-    known: Option<Known>,
-    /// Lines that were appended and are not in `known` yet.
-    appended: Option<Appended>,
-    replaced: Vec<Replaced>,
-    guarded: Vec<Guarded>,
-}
-
-/// A message that was added beside the app's routes: one of them may have read the file before and write
-/// it back without the message. It is put back then.
-struct Guarded {
-    hash: u64,
-    line: Vec<u8>,
-    since: Instant,
-}
-
-/// What this process has appended to a file between two of its states.
-struct Appended {
-    from: Identity,
-    to: Identity,
-    lines: Vec<AppendedLine>,
-    /// It was looked whether their messages were there before.
-    is_checked: bool,
-}
-
-#[derive(Clone, Copy)]
-struct AppendedLine {
-    hash: u64,
-    start: u64,
-    len: u64,
-    is_marked: bool,
+    /// What failed is being tried again.
+    is_retrying: AtomicBool,
+    /// Somebody has held the lock for more than a [`MOMENT`].
+    is_lock_held: AtomicBool,
 }
 
 /// A message that is to be appended.
@@ -118,6 +84,14 @@ pub(super) struct Waiting {
     pub now_ms: u64,
     /// On the disk, so that another process can add it.
     pub spooled: Spooled,
+}
+
+impl Waiting {
+    /// It waits no longer.
+    fn end(self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        self.spooled.remove();
+    }
 }
 
 /// Messages to put into the file.
@@ -181,6 +155,8 @@ impl SessionFile {
             state: Mutex::default(),
             waiting: Mutex::default(),
             is_looking: AtomicBool::new(false),
+            is_retrying: AtomicBool::new(false),
+            is_lock_held: AtomicBool::new(false),
         }
     }
 
@@ -207,13 +183,17 @@ impl SessionFile {
         loop {
             let is_last = Instant::now() >= until;
             let mut attempts = Attempts::default();
-            let mut appended = self
-                .try_state()
-                .and_then(|state| self.append(state, &mut attempts, live, id, line));
-            if is_last && matches!(appended, Err(Trouble::Locked)) {
+            let state = self.try_state();
+            let mut appended =
+                state.and_then(|state| self.append(state, &mut attempts, live, true, id, line));
+            let is_locked = matches!(appended, Err(Trouble::Locked));
+            if is_locked && (is_last || self.is_lock_held.load(Ordering::Relaxed)) {
                 // Another server holds the lock, and may be stopped.
-                appended =
-                    self.try_state().and_then(|state| self.append_beside(state, live, id, line));
+                let state = self.try_state();
+                appended = state.and_then(|state| self.append_beside(state, live, id, line));
+            }
+            if is_last || !is_locked {
+                self.is_lock_held.store(is_locked, Ordering::Relaxed);
             }
             return match appended {
                 Ok(Append::Done { written, tidy }) => Ok((Added::Done(written), tidy)),
@@ -238,6 +218,16 @@ impl SessionFile {
         WAITING.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether the caller is to try again what failed: nobody else does.
+    pub fn begin_retrying(&self) -> bool {
+        !self.is_retrying.swap(true, Ordering::Relaxed)
+    }
+
+    /// Ends what [`SessionFile::begin_retrying`] began.
+    pub fn end_retrying(&self) {
+        self.is_retrying.store(false, Ordering::Relaxed);
+    }
+
     /// Whether a message waits.
     pub fn has_waiting(&self) -> bool {
         !self.waiting().is_empty()
@@ -257,7 +247,7 @@ impl SessionFile {
         else {
             return Ok(Turn::Done(None));
         };
-        let mut attempt = || match self.append(self.state(), attempts, live, &id, &line)? {
+        let mut attempt = || match self.append(self.state(), attempts, live, false, &id, &line)? {
             Append::Done { written, .. } => Ok(written),
             Append::AlreadyThere => Ok(Written::default()),
             Append::Impossible => {
@@ -274,12 +264,10 @@ impl SessionFile {
                 self.state().guard(line);
             }
             let mut waiting = self.waiting();
-            if waiting.front().is_some_and(|first| first.id == id)
-                && let Some(first) = waiting.pop_front()
-            {
-                WAITING.fetch_sub(1, Ordering::Relaxed);
-                first.spooled.done();
-            }
+            let is_first = waiting.front().is_some_and(|first| first.id == id);
+            let added = if is_first { waiting.pop_front() } else { None };
+            drop(waiting);
+            added.into_iter().for_each(Waiting::end);
         }
         Ok(turn.map(|written| Some((written, now_ms))))
     }
@@ -406,10 +394,8 @@ impl SessionFile {
                 None => false,
             };
             *state = State::default();
-            for message in self.waiting().drain(..) {
-                WAITING.fetch_sub(1, Ordering::Relaxed);
-                message.spooled.done();
-            }
+            let waiting = mem::take(&mut *self.waiting());
+            waiting.into_iter().for_each(Waiting::end);
             Ok(found)
         };
         attempts.step("delete", &self.path, attempt())
@@ -579,18 +565,24 @@ impl SessionFile {
         }
         let Some(known) = &state.known else { return Err(Trouble::Changed) };
         let (identity, layout) = (known.identity, Arc::clone(&known.layout));
-        let is_lost =
-            |guarded: &Guarded| guarded.is_guarded() && layout.candidates(guarded.hash).is_empty();
-        if let Some(lost) = state.guarded.iter().position(is_lost)
-            && !identity.has_other_names()
-        {
-            let line = state.guarded[lost].line.clone();
-            let hash = state.guarded[lost].hash;
-            self.write_line(&mut state, identity, layout.open_end, hash, &line, true)?;
-            state.guarded[lost].since = Instant::now();
-            return Err(Trouble::Changed);
+        let guarded = state.guarded.iter().filter(|guarded| guarded.is_guarded());
+        let lost = layout.lacking(guarded.map(|guarded| guarded.hash));
+        if lost.is_empty() || identity.has_other_names() {
+            return Ok((state, locked));
         }
-        Ok((state, locked))
+        let mut now = identity;
+        let mut is_open = layout.open_end;
+        for index in 0..state.guarded.len() {
+            if !lost.contains(&state.guarded[index].hash) {
+                continue;
+            }
+            let Guarded { hash, line, .. } = state.guarded[index].clone();
+            self.write_line(&mut state, now, is_open, hash, &line, true)?;
+            now = *state.identity().ok_or(Trouble::Changed)?;
+            is_open = false;
+            state.guarded[index].since = Instant::now();
+        }
+        Err(Trouble::Changed)
     }
 
     /// The lines that are the message `id`, each read and parsed once. Ids are those that
@@ -670,26 +662,28 @@ impl SessionFile {
         Ok(stale)
     }
 
-    /// Appends the message, unless one with its id is there.
+    /// Appends the message, unless one with its id is there. `create`: makes the file, if need be; else a file
+    /// that is gone and does not come back was deleted, with what was to be added to it.
     fn append(
         &self,
         state: MutexGuard<'_, State>,
         attempts: &mut Attempts,
         live: &Live,
+        create: bool,
         id: &str,
         line: &[u8],
     ) -> Result<Append, Trouble> {
-        match self.lock(state, attempts, true)? {
+        match self.lock(state, attempts, create)? {
             Some((state, locked, identity)) => {
                 self.append_to(state, &locked.file, identity, live, id, line)
             }
-            None => Err(Trouble::Changed),
+            None if create || attempts.failing_for() < STILL => Err(Trouble::Changed),
+            None => Ok(Append::AlreadyThere),
         }
     }
 
-    /// Appends the message, unless one with its id is there, whoever holds the lock: where it is certain that
-    /// nobody has the file open for writing, or is putting another one in its place. Who is about to do either
-    /// finds that the file has changed.
+    /// The same beside the holder of the lock, where a lease tells that nobody has the file open for writing
+    /// or is just replacing it. A holder that does so later finds that the file has changed.
     fn append_beside(
         &self,
         state: MutexGuard<'_, State>,
@@ -998,140 +992,5 @@ impl SessionFile {
 
     fn failed(&self, action: &'static str, cause: io::Error) -> Trouble {
         Trouble::Failed(Error::store(action, &self.path, cause))
-    }
-}
-
-impl Guarded {
-    fn is_guarded(&self) -> bool {
-        self.since.elapsed() < GUARDED
-    }
-}
-
-impl State {
-    /// Has a message put back when others lose it.
-    fn guard(&mut self, line: Vec<u8>) {
-        let hash = hash_line(&line);
-        self.guarded.retain(|guarded| guarded.is_guarded() && guarded.hash != hash);
-        if self.guarded.len() < MOST_GUARDED && line.len() as u64 <= LONGEST_GUARDED {
-            self.guarded.push(Guarded { hash, line, since: Instant::now() });
-        }
-    }
-
-    /// The state in which this process has seen the file last.
-    fn identity(&self) -> Option<&Identity> {
-        let appended = self.appended.as_ref().map(|appended| &appended.to);
-        appended.or(self.known.as_ref().map(|known| &known.identity))
-    }
-
-    /// Whether all lines are known of the file in this state.
-    fn is_at(&self, identity: &Identity) -> bool {
-        self.known.as_ref().is_some_and(|known| match &self.appended {
-            Some(appended) => appended.from == known.identity && appended.to == *identity,
-            None => known.identity == *identity,
-        })
-    }
-
-    /// Takes in what the file was read as, before or after this process has appended to it.
-    fn learn(&mut self, mut read: Known) {
-        if self.is_at(&read.identity) {
-            // Another thread was quicker, and knows more.
-            return self.fold();
-        }
-        if let Some(mut appended) = self.appended.take_if(|appended| appended.from != read.identity)
-            && appended.to.same_file(&read.identity)
-        {
-            // More may have been appended while it was read.
-            let end = read.identity.size;
-            let rest = appended.lines.partition_point(|line| line.start < end);
-            let rest = appended.lines.split_off(rest);
-            let is_between =
-                appended.lines.last().is_some_and(|last| last.start + last.len + 1 == end);
-            if is_between && !appended.is_checked {
-                let layout = Arc::make_mut(&mut read.layout);
-                appended.lines.iter().for_each(|line| layout.set_unchecked(line.start));
-            }
-            if is_between && !rest.is_empty() {
-                self.appended = Some(Appended { from: read.identity, lines: rest, ..appended });
-            }
-        }
-        self.known = Some(read);
-        self.fold();
-    }
-
-    /// Makes what was appended a part of what is known.
-    fn fold(&mut self) {
-        let Some(known) = &mut self.known else { return };
-        let Some(appended) = self.appended.take_if(|appended| appended.from == known.identity)
-        else {
-            return;
-        };
-        let layout = Arc::make_mut(&mut known.layout);
-        for line in appended.lines {
-            layout.push(line.hash, line.start, line.len, line.is_marked);
-            match appended.is_checked {
-                true => layout.set_verified(layout.len() - 1),
-                false => layout.set_unchecked(line.start),
-            }
-        }
-        layout.open_end = false;
-        known.identity = appended.to;
-    }
-
-    /// Notes a line that was appended, which has brought the file from one state to the next. Quick:
-    /// what is known of a long history may be in use elsewhere, and is not copied here.
-    fn note_appended(&mut self, from: Identity, to: Identity, line: AppendedLine, is_known: bool) {
-        for replaced in &mut self.replaced {
-            replaced.note_written(&[line.hash]);
-        }
-        if to.size != line.start + line.len + 1 {
-            // Somebody else has written, too.
-            (self.known, self.appended) = (None, None);
-            return;
-        }
-        let begun = self.appended.take_if(|appended| appended.to == from);
-        let mut appended =
-            begun.unwrap_or(Appended { from, to, lines: Vec::new(), is_checked: is_known });
-        appended.to = to;
-        appended.lines.push(line);
-        appended.is_checked &= is_known;
-        if !is_known {
-            self.known = None;
-        }
-        self.appended = Some(appended);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Appends a line to the file as the state's owner would.
-    fn append(state: &mut State, path: &Path, id: &str) -> Identity {
-        let from = Identity::at(path).unwrap().unwrap();
-        let text = format!("{{\"id\":\"{id}\"}}");
-        let mut file = File::options().append(true).open(path).unwrap();
-        file.write_all(format!("{text}\n").as_bytes()).unwrap();
-        let to = Identity::of(&file).unwrap();
-        let (start, len) = (from.size, text.len() as u64);
-        let line = AppendedLine { hash: hash_of(id), start, len, is_marked: false };
-        state.note_appended(from, to, line, false);
-        to
-    }
-
-    #[test]
-    fn what_is_appended_while_a_history_is_read_is_a_part_of_what_is_known() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("f");
-        fs::write(&path, "{\"id\":\"1\"}\n").unwrap();
-        let mut state = State::default();
-        let between = append(&mut state, &path, "2");
-        let read = Known::read(&File::open(&path).unwrap(), between).unwrap();
-        let now = ["3", "4"].map(|id| append(&mut state, &path, id))[1];
-        state.learn(read);
-        assert!(state.is_at(&now));
-        state.fold();
-        let layout = &state.known.unwrap().layout;
-        assert_eq!(layout.hashes(), ["1", "2", "3", "4"].map(hash_of));
-        assert_eq!(layout.unchecked, [1, 2, 3]);
     }
 }

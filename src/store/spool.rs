@@ -1,18 +1,16 @@
 //! Messages that wait to be appended, on the disk meanwhile: a process that is killed loses none.
 //!
-//! Each process that has such messages keeps a file beside the sessions,
-//! `.<random>.active-runs.waiting`, and holds its lock (`flock`), which the system drops when the process
-//! dies; the next process that uses the store then takes them over. A line says that a message waits, or
-//! that one does no longer. Where none does, there is no file.
+//! Each process that has such messages keeps them in a file beside the sessions,
+//! `.<random>.active-runs.waiting`; the next process that uses the store takes over what a dead one has
+//! left. A line says that a message waits, or that it has been added. When nothing waits any more, the file
+//! is removed. Nothing here reads or writes a session.
 
-use super::lock::{create_folder, is_unlocked, lock_new, open_to_read};
+use super::process_file::ProcessFile;
 use serde::{Deserialize, Serialize};
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, BufRead, BufReader, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -28,12 +26,12 @@ pub(super) struct Spool {
 #[derive(Default)]
 struct State {
     /// While messages wait.
-    file: Option<(PathBuf, File)>,
+    file: Option<ProcessFile>,
     waiting: usize,
-    last: u64,
+    last_number: u64,
 }
 
-/// A message that is on the disk until it was appended.
+/// A message that is on the disk until it is added to its session.
 pub(super) struct Spooled {
     spool: Arc<Spool>,
     number: u64,
@@ -48,7 +46,7 @@ enum Note<'a> {
         #[serde(borrow, flatten)]
         message: Message<'a>,
     },
-    Done {
+    Added {
         number: u64,
     },
 }
@@ -67,11 +65,10 @@ pub(super) struct Message<'a> {
     pub line: Cow<'a, str>,
 }
 
-/// What a dead process had waiting.
+/// What a dead process has left.
 pub(super) struct Left {
-    path: PathBuf,
-    /// Holds the lock: nobody else takes them over.
-    _file: File,
+    /// Nobody else takes them over.
+    file: ProcessFile,
     /// In the order in which they were given.
     pub messages: Vec<Message<'static>>,
 }
@@ -79,7 +76,7 @@ pub(super) struct Left {
 impl Left {
     /// They are taken over.
     pub fn remove(self) {
-        let _ = fs::remove_file(&self.path);
+        self.file.remove();
     }
 }
 
@@ -91,24 +88,24 @@ impl Spool {
     /// Writes a message down; not synced.
     pub fn keep(self: &Arc<Self>, message: Message<'_>) -> io::Result<Spooled> {
         let mut state = self.state();
-        if state.file.is_none() {
-            state.file = Some(create(&self.folder)?);
+        // A store that was deleted may be there again.
+        if !state.file.as_ref().is_some_and(ProcessFile::is_there) {
+            state.file = Some(ProcessFile::create(&self.folder, SUFFIX)?);
         }
-        let number = state.last + 1;
-        state.write(&Note::Waits { number, message })?;
-        state.last = number;
+        let number = state.last_number + 1;
+        let written = state.write(&Note::Waits { number, message });
+        if written.is_err() && state.waiting == 0 {
+            state.file.take().into_iter().for_each(ProcessFile::remove);
+        }
+        written?;
+        state.last_number = number;
         state.waiting += 1;
         Ok(Spooled { spool: Arc::clone(self), number })
     }
 
     /// What dead processes had waiting.
     pub fn left(&self) -> impl Iterator<Item = Left> + use<> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let is_meant = |entry: &fs::DirEntry| {
-            let name = entry.file_name();
-            name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(SUFFIX))
-        };
-        entries.filter(is_meant).filter_map(|entry| read_left(entry.path()))
+        ProcessFile::left(&self.folder, SUFFIX).filter_map(read_left)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,74 +114,60 @@ impl Spool {
 }
 
 impl Spooled {
-    /// The message is where it belongs, or is wanted no more.
-    pub fn done(self) {
+    /// The message was added to its session, or is not to be any more.
+    pub fn remove(self) {
         let mut state = self.spool.state();
         state.waiting -= 1;
-        if state.waiting > 0 {
-            // Should it fail, the message is found to be there when it is taken over.
-            let _ = state.write(&Note::Done { number: self.number });
-        } else if let Some((path, _file)) = state.file.take() {
-            let _ = fs::remove_file(path);
-        }
+        // Should it fail, the message is found to be there when it is taken over.
+        let _ = state.write(&Note::Added { number: self.number });
+        let unused = if state.waiting == 0 { state.file.take() } else { None };
+        drop(state);
+        unused.into_iter().for_each(ProcessFile::remove);
     }
 }
 
 impl State {
-    /// One write: what a killed process has written is whole lines, and perhaps a part of the last one.
+    /// One write. What came before it may be cut, when the disk was full: hence the line end in front.
     fn write(&mut self, note: &Note<'_>) -> io::Result<()> {
-        let Some((_, file)) = &mut self.file else { return Ok(()) };
-        let mut line = serde_json::to_vec(note)?;
+        let Some(ProcessFile { file, .. }) = &mut self.file else { return Ok(()) };
+        let mut line = b"\n".to_vec();
+        serde_json::to_writer(&mut line, note)?;
         line.push(b'\n');
-        let before = file.metadata()?.len();
-        file.write_all(&line).inspect_err(|_| {
-            // The disk is full: what fitted must not stand before the next line.
-            let _ = file.set_len(before);
-        })
+        file.write_all(&line)
     }
 }
 
-fn create(folder: &Path) -> io::Result<(PathBuf, File)> {
-    create_folder(folder)?;
-    let mut options = fs::OpenOptions::new();
-    options.append(true).mode(0o600);
-    let made = tempfile::Builder::new()
-        .prefix(".")
-        .suffix(SUFFIX)
-        .make_in(folder, |path| options.create_new(true).open(path))?;
-    let (file, path) = made.into_parts();
-    lock_new(&file)?;
-    Ok((path.keep()?, file))
-}
-
-fn read_left(path: PathBuf) -> Option<Left> {
-    let file = open_to_read(&path).ok()??;
-    // An empty one may have been made just now, by a process that is about to lock it.
-    if file.metadata().ok()?.len() == 0 || !is_unlocked(&file) {
-        return None;
-    }
+fn read_left(mut file: ProcessFile) -> Option<Left> {
+    let mut text = Vec::new();
+    file.file.read_to_end(&mut text).ok()?;
     let mut messages = BTreeMap::new();
-    for line in BufReader::new(&file).split(b'\n') {
-        // A part of a line was no promise yet.
-        match serde_json::from_slice(&line.ok()?) {
+    for line in text.split(|&byte| byte == b'\n') {
+        match serde_json::from_slice(line) {
             Ok(Note::Waits { number, message }) => {
-                let Message { session, id, now_ms, line } = message;
-                let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-                let (session, id, line) = (owned(session), owned(id), owned(line));
-                messages.insert(number, Message { session, id, now_ms, line });
+                messages.insert(number, message.into_owned());
             }
-            Ok(Note::Done { number }) => {
+            Ok(Note::Added { number }) => {
                 messages.remove(&number);
             }
+            // Blank, or cut: then nobody was told that the message is kept.
             Err(_) => {}
         }
     }
-    Some(Left { path, _file: file, messages: messages.into_values().collect() })
+    Some(Left { file, messages: messages.into_values().collect() })
+}
+
+impl Message<'_> {
+    fn into_owned(self) -> Message<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        let Self { session, id, now_ms, line } = self;
+        Message { session: owned(session), id: owned(id), now_ms, line: owned(line) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn message(id: &str) -> Message<'_> {
         let line = format!("{{\"id\":\"{id}\"}}").into();
@@ -200,15 +183,15 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_on_the_disk_until_it_is_done() {
+    fn what_waits_is_on_the_disk_until_it_is_added() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Arc::new(Spool::new(folder.path()));
         let [one, two] = ["1", "2"].map(|id| spool.keep(message(id)).unwrap());
         assert_eq!(files(folder.path()), 1);
         assert_eq!(spool.left().count(), 0, "its process lives");
-        one.done();
+        one.remove();
         assert_eq!(files(folder.path()), 1);
-        two.done();
+        two.remove();
         assert_eq!(files(folder.path()), 0);
     }
 
@@ -216,21 +199,36 @@ mod tests {
     fn what_a_dead_process_had_waiting_is_taken_over_once() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Arc::new(Spool::new(folder.path()));
-        let ids_kept: Vec<_> =
-            ["1", "2", "3"].map(|id| spool.keep(message(id)).unwrap()).into_iter().collect();
-        ids_kept.into_iter().nth(1).unwrap().done();
-        // It dies, in the middle of a line.
-        let (path, mut file) = spool.state().file.take().unwrap();
-        file.write_all(b"{\"waits\":{\"number\":4").unwrap();
-        drop(file);
+        let [_one, two] = ["1", "2"].map(|id| spool.keep(message(id)).unwrap());
+        // A full disk has cut a line, a later one is whole; then it dies, in the middle of one.
+        let cut = |spool: &Spool| {
+            let mut state = spool.state();
+            state.file.as_mut().unwrap().file.write_all(b"\n{\"waits\":{\"number\":9").unwrap();
+        };
+        cut(&spool);
+        let _three = spool.keep(message("3")).unwrap();
+        two.remove();
+        cut(&spool);
+        drop(spool.state().file.take());
         let other = Spool::new(folder.path());
         let left: Vec<_> = other.left().collect();
         assert_eq!(ids(&left), [["1", "3"]]);
         let first = &left[0].messages[0];
         assert_eq!((&*first.session, first.now_ms, &*first.line), ("a\tb", 7, "{\"id\":\"1\"}"));
-        assert_eq!(other.left().count(), 0, "one takes them over at a time");
         left.into_iter().for_each(Left::remove);
-        assert!(!path.exists());
+        assert_eq!(files(folder.path()), 0);
+    }
+
+    #[test]
+    fn a_store_that_is_deleted_and_made_again_keeps_what_comes_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        let spool = Arc::new(Spool::new(&store));
+        let _before = spool.keep(message("1")).unwrap();
+        fs::remove_dir_all(&store).unwrap();
+        let _after = spool.keep(message("2")).unwrap();
+        drop(spool.state().file.take());
+        assert_eq!(ids(&spool.left().collect::<Vec<_>>()), [["2"]]);
     }
 
     #[test]

@@ -443,6 +443,27 @@ mod session_files {
     }
 
     #[test]
+    #[cfg(linux)]
+    fn many_messages_that_had_to_wait_are_put_back_when_a_route_writes_what_it_had_read_before() {
+        let before = lines(&["1"]);
+        let fixture = Fixture::with(before.clone());
+        let mut writer = File::create(fixture.path()).unwrap();
+        let ids: Vec<String> = (0..300).map(|n| format!("u{n}")).collect();
+        for id in &ids {
+            let line = message(id, "").into_bytes();
+            let added = fixture.store.add_message(&fixture.session, id, line, NOW).unwrap();
+            assert_eq!(added, Addition::Later);
+        }
+        writer.write_all(before.as_bytes()).unwrap();
+        drop(writer);
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let expected = before.clone() + &lines(&ids);
+        until("all were added", || fixture.text() == expected);
+        fs::write(fixture.path(), &before).unwrap();
+        until("all were put back", || fixture.text() == expected);
+    }
+
+    #[test]
     fn a_replaced_file_keeps_its_mode() {
         let fixture = Fixture::with(lines(&["1"]));
         fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o640)).unwrap();
