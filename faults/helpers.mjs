@@ -228,7 +228,7 @@ export function messagesWaitingIn(dir) {
   const names = readdirSync(dir).filter((name) => /^\..+\.active-runs\.waiting$/.test(name));
   try {
     const lines = names.flatMap((name) => readFileSync(join(dir, name), 'utf8').split('\n').slice(0, -1));
-    return lines.flatMap((line) => JSON.parse(line).waits ?? []);
+    return lines.filter(Boolean).flatMap((line) => JSON.parse(line).waits ?? []);
   } catch (error) {
     // One is no longer needed, or was taken over by another process.
     if (error.code === 'ENOENT') return messagesWaitingIn(dir);
