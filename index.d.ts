@@ -398,7 +398,9 @@ export type ErrorCode =
    * Of a stream, not thrown: it ends with this error when {@link Settings.cleanupGraceMs} is over, there is more to read,
    * and no reader of the run's bytes has read for 4 s.
    */
-  | "READER_TOO_SLOW";
+  | "READER_TOO_SLOW"
+  /** Node.js refused a call, or there is a fault in this package, which ended the call and nothing else. */
+  | "INTERNAL";
 
 /** What the functions of this package throw, and streams end with: an `Error` that carries an {@link ErrorCode}. */
 export interface ActiveRunsError extends Error {
@@ -601,7 +603,7 @@ export interface SessionEntry {
  * is in the midst of rewriting the file is waited for, and messages of {@link persistUserMessage} that wait come first; after
  * 10 s it is `STORE_FAILED`. With no such message, who only holds the file's lock is not waited for.
  *
- * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ * @throws (rejects) `STORE_FAILED`, `NO_THREADS`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
  * @throws (rejects) `TOO_LARGE` if they are together longer than JavaScript's strings may be, 2²⁹ − 24 units.
  */
 export function readMessages(sessionId: string): Promise<StoredMessage[]>;
@@ -611,7 +613,7 @@ export function readMessages(sessionId: string): Promise<StoredMessage[]>;
  * `JSON.stringify` gives it; its id is the one in that.
  *
  * @param options `title`: the session's new title.
- * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ * @throws (rejects) `STORE_FAILED`, `NO_THREADS`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
  */
 export function upsertMessages(
   sessionId: string,
@@ -622,7 +624,7 @@ export function upsertMessages(
 /**
  * The sessions of the index, the one updated last first, with the changes that are waiting to be written.
  *
- * @throws (rejects) `STORE_FAILED`
+ * @throws (rejects) `STORE_FAILED`, `NO_THREADS`
  */
 export function listSessions(): Promise<SessionEntry[]>;
 
@@ -630,18 +632,19 @@ export function listSessions(): Promise<SessionEntry[]>;
  * Adds a session to the index, with a random UUID as its id, and its empty file.
  *
  * @param options `title`: "New Chat" by default. `filePath`: kept in the entry, for the app.
- * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`
+ * @throws (rejects) `STORE_FAILED`, `NO_THREADS`, `INVALID_ARGUMENT`
  */
 export function createSession(options?: { title?: string; filePath?: string }): Promise<SessionEntry>;
 
 /**
  * Removes a session from the index, and its file. A run of it in this process is stopped first, as by {@link abortRun}:
- * when the promise is fulfilled, the run and the processes that it had started have ended, its subscribers have had their
+ * when the promise is fulfilled, the run and the processes that it had started have ended (what the system does not end is
+ * not waited for: see `remainingPids` of {@link stats}), its subscribers have had their
  * `null`, and nothing of it will be written any more. Until {@link Settings.cleanupGraceMs} the run can still be replayed. A run
  * that another server writes into the same store is not stopped, and makes the file anew.
  *
  * @returns Whether there was anything to remove.
- * @throws (rejects) `STORE_FAILED`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
+ * @throws (rejects) `STORE_FAILED`, `NO_THREADS`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
  */
 export function deleteSession(sessionId: string): Promise<boolean>;
 

@@ -1,5 +1,7 @@
 'use strict';
 
+// User messages: checks them and hands them to the store.
+
 const { checkObject, checkSessionId, checkString, toJson } = require('./arguments.js');
 const binding = require('./binding.js');
 const { callNative, invalidArgument } = require('./errors.js');
@@ -15,7 +17,7 @@ function persistUserMessage(sessionId, message) {
   // The native part adds the time and the closing brace.
   let line = `{"id":${toJson('msg.id', id)},"role":"user","content":${toJson('msg.content', content)}`;
   if (parts) line += `,"parts":${toJson('msg.parts', parts)}`;
-  // What is written later is written at the end of the process, of which the hub hears.
+  // A message that has to wait is written by the end of the process at the latest, and the hub is what learns of that end.
   getHub();
   callNative(() => binding.persistUserMessage(sessionId, id, line, defaultStoreDir));
 }

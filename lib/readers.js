@@ -15,17 +15,18 @@ const MANY_READERS = 16;
 const LEAST_GATHER_MS = 3;
 /** And no later than this, however long a round takes. */
 const MOST_GATHER_MS = 50;
-/** How much longer than a round the rounds lie apart: the rest of the time is others'. */
+/** Rounds begin at least this many times a round's duration apart, which leaves four fifths of the time to others. */
 const GATHER_FACTOR = 5;
-/** By what part of the difference to the last round's the time between rounds is changed: one may be an exception. */
+/** Weight of the last round in the moving average: one slow round may be an exception. */
 const GATHER_STEP = 1 / 8;
 /**
  * Readers that are served before the budget is looked at again. What they write in consequence, in microtasks and ticks,
  * is done by then, and counts.
  */
 const SLICE = 16;
+/** Slices scheduled at once. */
 const MOST_SLICES = 32;
-/** A heartbeat is late by such a part of its time at most: so often is looked at who is due. */
+/** A heartbeat is late by at most this fraction of its interval: the timer never waits less. */
 const HEARTBEAT_PARTS = 64;
 
 const HEARTBEAT = Buffer.from(': keepalive\n\n');

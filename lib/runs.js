@@ -1,5 +1,7 @@
 'use strict';
 
+// Starting, finding and stopping runs: checks arguments; the hub does the rest.
+
 const { isAbsolute, resolve } = require('node:path');
 const {
   checkFunction,
@@ -78,13 +80,13 @@ function readAgent(agent) {
     throw invalidArgument('agent.command', 'is empty');
   }
   const given = checkOptionalString('agent.cwd', cwd, { nul: false }) ?? '';
-  const own = {
+  const custom = {
     format: format ?? undefined,
     command,
     args: checkStrings('agent.args', args ?? []),
     cwd: isAbsolute(given) ? resolve(given) : resolve(workingDirectory('agent.cwd'), given),
   };
-  return { agent: own, env: variables, cwd: own.cwd };
+  return { agent: custom, env: variables, cwd: custom.cwd };
 }
 
 const isAbsent = (value) => value === undefined || value === null;

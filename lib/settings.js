@@ -1,5 +1,7 @@
 'use strict';
 
+// Settings of the process: checks them; the native part holds them.
+
 const { homedir } = require('node:os');
 const { isAbsolute, join, resolve } = require('node:path');
 const { checkInteger, checkKeys, checkObject, checkString, shown, workingDirectory } = require('./arguments.js');

@@ -1,9 +1,9 @@
 //! The threads that wait for the disk.
 //!
-//! The store blocks: a disk may be slow, far away or gone. Few threads of their own call it. They are
-//! made when they are first needed, and never end: where the system gives no more of them, those that
-//! are there do all the work, and a run that is under way can be written to its end. [`disk`] fails
-//! while there is none; the next call tries again.
+//! The store blocks: a disk may be slow, far away or gone. Only the few threads made here call it. They
+//! start when first needed and never end; if the system refuses more, those that exist do all the work, so
+//! a run under way can be written to its end. [`disk`] fails while there is none; the next call tries
+//! again.
 //!
 //! Two rules keep what is stuck from holding up the rest:
 //! - Work on one file is done one after the other, in the order in which it came. However much of it
@@ -242,14 +242,13 @@ impl Disk {
     /// Has another thread take what is ready, or keep the time: an idle one, or a new one. Gives the lock
     /// back: the JavaScript thread, which takes it too, waits for no longer than the queue is changed.
     fn call_help(&'static self, mut state: MutexGuard<'_, State>) {
-        let is_something_ready = !state.ready.is_empty();
+        if state.ready.is_empty() && state.next_due().is_none() {
+            return;
+        }
         if state.idle > 0 {
-            let is_wanted = is_something_ready || state.next_due().is_some();
             drop(state);
-            if is_wanted {
-                self.more.notify_one();
-            }
-        } else if (is_something_ready || state.next_due().is_some()) && state.threads < self.most {
+            self.more.notify_one();
+        } else if state.threads < self.most {
             state.threads += 1;
             drop(state);
             // Where the system refuses, those that are there come to it in time.

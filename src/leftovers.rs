@@ -1,5 +1,5 @@
 //! What servers of a store have left that were killed: the next server, at its first use of the store, ends
-//! what is still running, and puts the store in order.
+//! what is still running, and puts the store in order. Never touches what a living server has started.
 
 use crate::{
     diagnostics::{self, Warning},
@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub fn end(store: &Arc<Store>) {
     // Without threads it is not the first use yet.
     let (Ok(disk), Ok(runtime)) = (disk(), runtime()) else { return };
-    if !store.is_first_use() {
+    if !store.take_first_use() {
         return;
     }
     let store = Arc::clone(store);

@@ -1,5 +1,6 @@
 //! A panic is a fault of this package. It must not end the server, so it is caught at the edge of every
-//! thread and of every call from JavaScript, and becomes an error there.
+//! thread and of every call from JavaScript, and becomes an error there. None is hidden: it is told as
+//! `INTERNAL`.
 
 use crate::error::{Error, Result};
 use std::{

@@ -2,7 +2,7 @@
 //! is loaded in worker threads only, and Node.js tells signals to the main thread alone.
 //!
 //! Only a signal that has its default effect is watched, and only while runs are running. Whoever sets
-//! up a listener of his own decides himself what the signal means.
+//! up a listener of his own decides himself what the signal means. The handler does nothing but write a byte.
 
 use once_cell::sync::OnceCell;
 use std::{
@@ -24,9 +24,9 @@ const SIGNALS: [c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 static WATCHED: Mutex<Vec<(c_int, libc::sigaction)>> = Mutex::new(Vec::new());
 
 /// Where the handler writes to; kept open as long as the process lives.
-static WAY: OnceCell<PipeWriter> = OnceCell::new();
+static PIPE: OnceCell<PipeWriter> = OnceCell::new();
 /// Its number, for the handler.
-static WAY_NUMBER: AtomicI32 = AtomicI32::new(-1);
+static PIPE_FD: AtomicI32 = AtomicI32::new(-1);
 
 /// Has `end` called, on a thread, when a signal comes that would end the process; which it then does.
 /// Where the system refuses the thread, signals keep their effect.
@@ -87,7 +87,7 @@ fn action(signal: c_int, new: Option<&libc::sigaction>) -> Option<libc::sigactio
 /// Does no more than a handler may. A byte that finds no room has thousands before it.
 extern "C" fn on_signal(signal: c_int) {
     let byte = signal as u8;
-    let way = WAY_NUMBER.load(Ordering::Relaxed);
+    let way = PIPE_FD.load(Ordering::Relaxed);
     // SAFETY: the descriptor stays open; the byte is there until the call returns. What the thread was in
     // the middle of finds its own error code.
     unsafe {
@@ -108,12 +108,12 @@ fn start_thread(end: fn()) -> io::Result<()> {
         let (signals, way) = io::pipe()?;
         // The handler must not wait.
         rustix::io::ioctl_fionbio(&way, true)?;
-        WAY_NUMBER.store(way.as_raw_fd(), Ordering::Relaxed);
+        PIPE_FD.store(way.as_raw_fd(), Ordering::Relaxed);
         let thread = thread::Builder::new().name("active-runs-signal".into());
         thread.spawn(move || end_at(signals, end))?;
         Ok::<_, io::Error>(way)
     };
-    WAY.get_or_try_init(start).map(drop)
+    PIPE.get_or_try_init(start).map(drop)
 }
 
 fn end_at(mut signals: PipeReader, end: fn()) {

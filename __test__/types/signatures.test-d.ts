@@ -221,4 +221,5 @@ expectTypeOf<ErrorCode>().toEqualTypeOf<
   | "NO_THREADS"
   | "TOO_LARGE"
   | "READER_TOO_SLOW"
+  | "INTERNAL"
 >();

@@ -1,4 +1,4 @@
-//! Whether a file is still the one that was looked at, as it was then.
+//! Whether a file is still the one that was looked at, as it was then. Never reads a file's content.
 
 use std::{
     fs::{self, File, Metadata},

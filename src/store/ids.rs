@@ -1,4 +1,5 @@
-//! Which ids the answers in a session's file can have, with little reading.
+//! Which ids the answers in a session's file can have, with little reading. Takes no lock and writes
+//! nothing.
 
 use super::{Store, lock::open_to_read};
 use crate::session_id::SessionId;

@@ -63,6 +63,7 @@ pub(super) struct IndexFile {
     pending: Mutex<HashMap<SessionId, Touch>>,
     /// Held while this process edits it.
     editing: Mutex<()>,
+    /// Held while files are read; only disk threads may take it.
     state: Mutex<State>,
 }
 
@@ -148,7 +149,7 @@ impl IndexFile {
     pub fn look_after(&self, attempts: &mut Attempts, count: &Count<'_>) -> Turn<()> {
         let now = Instant::now();
         let has_pending = self.has_pending();
-        let (is_due, youngest) = {
+        let (is_due, pause) = {
             let mut state = self.state();
             state.written.retain(|session, change| {
                 let is_kept = change.since.elapsed() < REMEMBERED;
@@ -169,11 +170,11 @@ impl IndexFile {
             };
             let ages = state.written.values().map(|change| change.since.elapsed());
             let ages = ages.chain(state.replaced.iter().map(|replaced| replaced.since.elapsed()));
-            let youngest = match has_pending {
+            let pause = match has_pending {
                 false => ages.min(),
                 true => Some(state.next.map_or(Duration::ZERO, |next| next - now.min(next))),
             };
-            (is_time && (has_pending || is_overtaken || is_changed), youngest)
+            (is_time && (has_pending || is_overtaken || is_changed), pause)
         };
         if is_due {
             return match self.flush(attempts, count) {
@@ -185,7 +186,7 @@ impl IndexFile {
             };
         }
         *attempts = Attempts::default();
-        youngest.map_or(Turn::Done(()), |age| Turn::Again(age.clamp(LOOKS.0, LOOKS.1)))
+        pause.map_or(Turn::Done(()), |pause| Turn::Again(pause.clamp(LOOKS.0, LOOKS.1)))
     }
 
     /// Puts an entry for a new session first, making the index if there is none, and returns it.
@@ -217,7 +218,8 @@ impl IndexFile {
         {
             let mut state = self.state();
             let change = Remembered { made: Some(made), ..Remembered::new(None, now_ms) };
-            state.remember(session, change);
+            let forgotten = state.remember(session, change);
+            forgotten.iter().for_each(|session| self.live.leave(session));
         }
         Ok(step)
     }
@@ -231,6 +233,7 @@ impl IndexFile {
     ) -> Result<Turn<bool>> {
         self.pending().remove(session);
         self.state().written.remove(session);
+        self.live.leave(session);
         self.edit(attempts, true, count, |document| {
             let Some(document) = document else { return Ok(Edit::Leave(false)) };
             if find(document.root(), session).is_none() {
@@ -357,7 +360,8 @@ impl IndexFile {
             }
         }
         for (session, change) in changes {
-            state.remember(&session, change);
+            let forgotten = state.remember(&session, change);
+            forgotten.iter().for_each(|session| self.live.leave(session));
         }
         drop(state);
         if durable {
@@ -545,7 +549,9 @@ impl IndexFile {
 }
 
 impl State {
-    fn remember(&mut self, session: &SessionId, mut change: Remembered) {
+    /// Remembers a change; returns a session whose change was forgotten for it.
+    fn remember(&mut self, session: &SessionId, mut change: Remembered) -> Option<SessionId> {
+        let mut forgotten = None;
         if let Some(before) = self.written.remove(session) {
             change.made = change.made.or(before.made);
             change.added_in_all = before.added_in_all + change.added;
@@ -556,12 +562,12 @@ impl State {
             change.added_in_all = change.added;
             if self.written.len() >= MOST_REMEMBERED {
                 let oldest = self.written.iter().min_by_key(|(_, change)| change.since);
-                if let Some(oldest) = oldest.map(|(session, _)| session.clone()) {
-                    self.written.remove(&oldest);
-                }
+                forgotten = oldest.map(|(session, _)| session.clone());
+                forgotten.iter().for_each(|session| drop(self.written.remove(session)));
             }
         }
         self.written.insert(session.clone(), change);
+        forgotten
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which messages are being written by a run right now, in this process or in another.
+//! Which messages are being written by a run right now, in this process or in another, and which sessions
+//! a process changes.
 //!
 //! A message marked `_streaming` whose run died must lose the mark; one whose run lives must not.
 //! Every run holds a lock on one byte of the store's folder, at an offset made from session and

@@ -1,4 +1,4 @@
-//! Who of this store's processes may write, and how its files are opened.
+//! Which process of this store may write, and how its files are opened. Never waits for a lock.
 //!
 //! The data files themselves carry the locks (`flock`, dropped by the system when a process dies),
 //! so the store has no lock files to go stale. The app's own routes take no locks at all: against
@@ -78,7 +78,7 @@ impl Drop for Locked {
 }
 
 /// Opens a data file that may be written, for reading, without its lock; `None` when there is none.
-pub(super) fn open_unlocked(path: &Path) -> Result<Option<File>, Trouble> {
+pub(super) fn open_without_lock(path: &Path) -> Result<Option<File>, Trouble> {
     let opened = open_or_create(path, false);
     Ok(opened.map_err(|cause| Error::store("open", path, cause))?.map(|(file, _)| file))
 }

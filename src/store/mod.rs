@@ -3,8 +3,9 @@
 //! It finds, appends and replaces messages in files that the app's routes and other processes
 //! read and rewrite too, so that a reader sees a whole old or a whole new file and no writer's
 //! words are lost. It never parses or copies the history through memory to change a message, and
-//! knows nothing of runs. All of it uses the disk; only `add_message` is quick enough for the
-//! JavaScript thread. None of it waits for another writer: a call that cannot be finished now says
+//! knows nothing of runs. All of it uses the disk; only `add_message`, `claim_message` and
+//! `free_stamp` are quick enough for the JavaScript thread. Except at the end of the process, none of it
+//! waits for another writer: a call that cannot be finished now says
 //! when to call it again ([`Turn`]), and [`Store::call`] does so.
 //!
 //! The way of a write: `session_file` opens and locks the file (`lock`), once nobody is in the midst of
@@ -69,21 +70,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the files are looked for that processes left which died at work.
+/// How often files that dead processes left are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What could not be written is tried again after this pause, then after twice as long each time,
+/// First pause before a failed write is tried again; each next one is twice as long.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// up to this one,
+/// The longest such pause.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// until this much time is over.
+/// After this time it is given up.
 pub const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
 
-/// The end of the process waits so long for others who are at work on files.
+/// How long the end of the process waits for other writers.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
-/// Who reads a session waits so long for messages to be added to it.
+/// How long a reader waits for messages that are still to be added.
 const READ_PATIENCE: Duration = Duration::from_secs(1);
-/// The list of sessions waits so long for changes to be written into the index.
+/// How long `list_sessions` waits for gathered changes to be written.
 const LIST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sessions whose files are remembered, and lines in all of them (24 bytes each).
@@ -117,7 +118,7 @@ pub struct Store {
     ledger: Arc<Ledger>,
     spool: Arc<Spool>,
     is_used: AtomicBool,
-    /// When temporary files were last looked for.
+    /// When files of dead processes were last looked for. Held while they are; only disk threads may take it.
     swept: Mutex<Option<Instant>>,
     /// The index is being looked after.
     is_looking: AtomicBool,
@@ -250,7 +251,7 @@ impl Store {
     }
 
     /// True once: when it is asked for the first time.
-    pub fn is_first_use(&self) -> bool {
+    pub fn take_first_use(&self) -> bool {
         !self.is_used.swap(true, Ordering::Relaxed)
     }
 
@@ -262,7 +263,7 @@ impl Store {
     /// Adds a message at the end, unless one with this id is there. `line` is the message's JSON. It is
     /// not synced; see [`Store::sync_later`].
     ///
-    /// Waits for nobody: where another writer is at work, or the file would have to be written anew,
+    /// Waits for others for a few milliseconds at most: where another writer is at work for longer, or the file would have to be written anew,
     /// the message is added as soon as that can be done, before anything else that is asked of the
     /// session; the result is then [`Addition::Later`], and the message is in a file of its own until
     /// then.
@@ -348,8 +349,8 @@ impl Store {
     /// `durable`, it is on the disk when this is done, and the index is updated.
     ///
     /// # Errors
-    /// When the session's file cannot be read or written, or `write` fails. The file is then as
-    /// it was.
+    /// When the session's file cannot be read or written, or `write` fails. The file is then as it was,
+    /// unless only the sync of its folder failed.
     pub fn put_message(
         &self,
         attempts: &mut Attempts,
@@ -391,7 +392,8 @@ impl Store {
         is_ours.then(|| LiveMessage { store: self.clone(), session: session.clone(), hash })
     }
 
-    /// Whether the message is (still) in the session's file; true when the file was deleted.
+    /// Whether the message is in the session's file in its final form, without a `_streaming` mark; true
+    /// when the file was deleted.
     ///
     /// # Errors
     /// When the session's file cannot be read.
@@ -413,8 +415,11 @@ impl Store {
             done!(store.add_waiting(attempts, &of, &file)?);
             file.sync().map(Turn::Done)
         };
-        let tell = |session, outcome: Result<()>| {
-            if let Err(error) = outcome {
+        let tell = |store: &Self, session: SessionId, outcome: Result<()>| {
+            // What waits is told of by who tries to add it.
+            if let Err(error) = outcome
+                && !store.session(&session).has_waiting()
+            {
                 diagnostics::warn(&Warning {
                     code: error.code(),
                     message: error.to_string(),
@@ -424,7 +429,8 @@ impl Store {
         };
         if let (Some(this), Ok(disk)) = (self.this.upgrade(), disk()) {
             let of = session.clone();
-            this.call_then(disk, Some(&of), sync, move |outcome| tell(session, outcome));
+            let store = Arc::clone(&this);
+            this.call_then(disk, Some(&of), sync, move |outcome| tell(&store, session, outcome));
         }
     }
 
@@ -470,7 +476,8 @@ impl Store {
     /// durable commit; updates the session's entry in the index.
     ///
     /// # Errors
-    /// When the session's file cannot be read or written. The file is then as it was.
+    /// When the session's file cannot be read or written. The file is then as it was, unless only the
+    /// sync of its folder failed.
     pub fn upsert_messages(
         &self,
         attempts: &mut Attempts,
@@ -662,8 +669,20 @@ impl Store {
         }
     }
 
-    /// Has the messages appended that wait, and what is to go from the file removed. What others keep from
-    /// being done is tried again after a pause, for a day; by one chain of attempts a session.
+    /// Appends the messages that wait, and removes from the file what is to go.
+    fn tidy(&self, attempts: &mut Attempts, session: &SessionId) -> Result<Turn<()>> {
+        let file = self.session(session);
+        done!(self.add_waiting(attempts, session, &file)?);
+        let written = done!(file.tidy(attempts, &self.live)?);
+        self.look_after_later(session);
+        if written.added != 0 {
+            self.touch(session, written, None, clock::now_ms());
+        }
+        Ok(Turn::Done(()))
+    }
+
+    /// [`Store::tidy`] in the background. What fails because of others is tried again for a day, by one
+    /// chain of attempts a session.
     fn tidy_later(&self, session: &SessionId) {
         self.tidy_after(None, session.clone(), Instant::now());
     }
@@ -671,19 +690,10 @@ impl Store {
     fn tidy_after(&self, pause: Option<Duration>, session: SessionId, began: Instant) {
         let (Some(this), Ok(disk)) = (self.this.upgrade(), disk()) else { return };
         disk.run_later(pause.unwrap_or_default(), move || {
-            let (file, of, path) = (this.session(&session), session.clone(), session.clone());
-            let tidy = move |store: &Self, attempts: &mut Attempts| {
-                let file = store.session(&of);
-                done!(store.add_waiting(attempts, &of, &file)?);
-                let written = done!(file.tidy(attempts, &store.live)?);
-                store.look_after_later(&of);
-                if written.added != 0 {
-                    store.touch(&of, written, None, clock::now_ms());
-                }
-                Ok(Turn::Done(()))
-            };
+            let (file, of) = (this.session(&session), session.clone());
+            let tidy = move |store: &Self, attempts: &mut Attempts| store.tidy(attempts, &of);
             let store = Arc::clone(&this);
-            this.call_then(disk, Some(&path), tidy, move |outcome| {
+            this.call_then(disk, Some(&session.clone()), tidy, move |outcome| {
                 let failure = outcome.err();
                 let has_waiting = file.has_waiting();
                 if let Some(error) = &failure
@@ -699,7 +709,7 @@ impl Store {
                     });
                 }
                 let is_wanted =
-                    failure.is_some_and(|error| has_waiting || retry::is_for_others(&error));
+                    failure.is_some_and(|error| has_waiting || retry::is_contention(&error));
                 if is_wanted && began.elapsed() < GIVE_UP {
                     // Another chain does it, if this is not one.
                     if pause.is_some() || file.begin_retrying() {
@@ -713,7 +723,7 @@ impl Store {
         });
     }
 
-    /// Has it looked whether others lose something of the session, unless that is done already.
+    /// Checks in the background whether others lose something of the session; one check at a time.
     fn look_after_later(&self, session: &SessionId) {
         let file = self.session(session);
         let Ok(disk) = disk() else { return };

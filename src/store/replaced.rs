@@ -133,7 +133,7 @@ impl Replaced {
     }
 
     /// The lines of `newer`, which is this file as it is now, whose messages `current` lacks. Very long
-    /// ones are left out.
+    /// ones, and those beyond the first 1,024, are left out.
     pub fn lines_beyond(&self, newer: &Known, current: &Layout) -> Result<Vec<Vec<u8>>, Trouble> {
         let hashes = newer.layout.hashes().iter().enumerate();
         let lacking = current.lacking(newer.layout.hashes().iter().copied());

@@ -13,7 +13,7 @@ use super::{
 };
 use std::{fs::File, io, time::Duration};
 
-/// So long a file that somebody has open, or that looks cut, must not have changed.
+/// How long a file that somebody has open, or that looks cut, must stay unchanged.
 pub(super) const STILL: Duration = Duration::from_secs(1);
 /// The same, where more is to be feared: emptied, or never seen before.
 const LONG_STILL: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long, when it is only somebody's lock that is in the way. Holders need milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-/// So many attempts are made, however long the call has waited for its first.
+/// The least number of attempts, however long the call waited for its first.
 const LEAST_ATTEMPTS: u32 = 5;
 /// The pause after the first attempt, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(25));
@@ -32,7 +32,7 @@ pub(super) enum Trouble {
     Changed,
     /// Another program is in the midst of writing the file.
     Busy,
-    /// Somebody else holds the file's lock.
+    /// Another process holds the file's lock, or another thread of this one its state.
     Locked,
     /// The system refused, on the file that the attempt is about.
     System(io::Error),
@@ -41,7 +41,7 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// Whether the file may only be read.
-    pub fn is_for_writers(&self) -> bool {
+    pub fn is_read_only(&self) -> bool {
         let cause = match self {
             Self::Changed | Self::Busy | Self::Locked => return false,
             Self::System(cause) => Some(cause),
@@ -141,7 +141,7 @@ impl Attempts {
                 }
                 Trouble::Busy => (
                     io::ErrorKind::TimedOut,
-                    "another program has emptied or cut it and does not go on writing",
+                    "another program is writing it, or has left it emptied or cut",
                 ),
                 _ => (io::ErrorKind::Other, "others keep changing it"),
             };
@@ -154,7 +154,7 @@ impl Attempts {
 }
 
 /// Whether a call has failed because others were at work on the file for too long.
-pub(super) fn is_for_others(error: &Error) -> bool {
+pub(super) fn is_contention(error: &Error) -> bool {
     error
         .io()
         .is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Other))

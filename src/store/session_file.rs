@@ -12,7 +12,7 @@ use super::{
     lease::Writers,
     line::{self, Facts, HEAD, MARK},
     live::Live,
-    lock::{Locked, open_to_append, open_to_read, open_unlocked},
+    lock::{Locked, open_to_append, open_to_read, open_without_lock},
     plan::{Change, Plan, WriteMessage},
     replaced::Replaced,
     rest::{STILL, at_rest},
@@ -25,13 +25,12 @@ use crate::{
     error::{Error, Result},
     session_id::SessionId,
 };
-use memchr::memchr_iter;
 use rustix::fs::fsync;
 use std::{
     collections::VecDeque,
     fs::{self, File},
     io::{self, Write},
-    iter, mem,
+    mem,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
@@ -43,15 +42,13 @@ use std::{
 
 /// Attempts without the locks, before one that holds them all the time and so gets its turn.
 const OPTIMISTIC: u32 = 3;
-/// Other servers of the store are at work on a file for less than this: so long the JavaScript thread
-/// tries.
+/// How long the JavaScript thread tries; other servers hold a file for less.
 const MOMENT: Duration = Duration::from_millis(3);
 /// Attempts to read under the lock, some 100 ms.
 const READ_ATTEMPTS: u32 = 8;
 /// A history up to this size is read at once, also on the JavaScript thread.
 const QUICK: u64 = 1 << 18;
-/// Of a longer one that is not known yet, so much of the end is looked through for the id of a message
-/// that is appended. A message that is sent twice is sent twice in a row.
+/// How much of the end of a longer, unknown history is searched for the id of an appended message. A message that is sent twice is sent twice in a row.
 const TAIL: u64 = 1 << 16;
 /// How often it is looked whether somebody writes into a replaced file: first and longest pause.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
@@ -71,7 +68,7 @@ pub(super) struct SessionFile {
     is_looking: AtomicBool,
     /// What failed is being tried again.
     is_retrying: AtomicBool,
-    /// Somebody has held the lock for more than a [`MOMENT`].
+    /// The lock could not be had within the last [`MOMENT`].
     is_lock_held: AtomicBool,
 }
 
@@ -188,7 +185,7 @@ impl SessionFile {
                 state.and_then(|state| self.append(state, &mut attempts, live, true, id, line));
             let is_locked = matches!(appended, Err(Trouble::Locked));
             if is_locked && (is_last || self.is_lock_held.load(Ordering::Relaxed)) {
-                // Another server holds the lock, and may be stopped.
+                // Its holder may be a server that is stopped.
                 let state = self.try_state();
                 appended = state.and_then(|state| self.append_beside(state, live, id, line));
             }
@@ -367,7 +364,7 @@ impl SessionFile {
                 let identity = *state.identity().ok_or(Trouble::Changed)?;
                 Ok(Some((Arc::clone(&locked.file), identity)))
             }
-            Err(trouble) if trouble.is_for_writers() => unlocked(attempts),
+            Err(trouble) if trouble.is_read_only() => unlocked(attempts),
             // Who only reads does not wait for long: what is there is whole.
             Err(Trouble::Locked) if attempts.failed() > READ_ATTEMPTS => unlocked(attempts),
             Err(trouble) => Err(trouble),
@@ -451,7 +448,8 @@ impl SessionFile {
         !self.is_looking.swap(true, Ordering::Relaxed)
     }
 
-    /// Ends what [`SessionFile::begin_looking`] began, unless there is one to look after after all.
+    /// Ends what [`SessionFile::begin_looking`] began, unless there is something to look after after all;
+    /// then the caller goes on.
     pub fn end_looking(&self) -> bool {
         self.is_looking.store(false, Ordering::Relaxed);
         self.has_to_look() && self.begin_looking()
@@ -482,30 +480,27 @@ impl SessionFile {
         attempts: &mut Attempts,
         create: bool,
     ) -> Result<Option<(MutexGuard<'s, State>, Locked)>, Trouble> {
-        let Some((mut state, locked, identity)) = self.lock(state, attempts, create)? else {
+        let Some((mut state, mut locked, identity)) = self.lock(state, attempts, create)? else {
             return Ok(None);
         };
         state.fold();
         if !state.is_at(&identity) {
             if identity.size <= QUICK {
                 state.learn(Known::read(&locked.file, identity)?);
-                return self.recover(state, locked, attempts).map(Some);
-            }
-            // Not under the locks: it takes a while.
-            let file = Arc::clone(&locked.file);
-            drop((state, locked));
-            let read = Known::read(&file, identity);
-            state = self.state();
-            state.learn(read?);
-            // Again from the start, which is quick now.
-            return match self.lock(state, attempts, create)? {
-                Some((mut state, locked, now)) if state.is_at(&now) => {
-                    state.fold();
-                    self.recover(state, locked, attempts).map(Some)
+            } else {
+                // Not under the locks: it takes a while. Then again from the start, which is quick.
+                let file = Arc::clone(&locked.file);
+                drop((state, locked));
+                let read = Known::read(&file, identity);
+                state = self.state();
+                state.learn(read?);
+                let Some(again) = self.lock(state, attempts, create)? else { return Ok(None) };
+                (state, locked) = (again.0, again.1);
+                if !state.is_at(&again.2) {
+                    return Err(Trouble::Changed);
                 }
-                Some(_) => Err(Trouble::Changed),
-                None => Ok(None),
-            };
+                state.fold();
+            }
         }
         self.recover(state, locked, attempts).map(Some)
     }
@@ -613,11 +608,11 @@ impl SessionFile {
             }
             // A line that was read before is the message that its beginning says, if that says one.
             let head = read_exactly(file, line.start, line.len.min(HEAD as u64))?;
-            let said = line::leading_id(&head).filter(|_| line.verified);
-            if said.is_some_and(|said| said != id) {
+            let written = line::leading_id(&head).filter(|_| line.verified);
+            if written.is_some_and(|written| written != id) {
                 continue;
             }
-            if said.is_none() {
+            if written.is_none() {
                 let bytes = read_exactly(file, line.start, line.len)?;
                 if hash_line(&bytes) != hash {
                     return Err(Trouble::Changed);
@@ -691,7 +686,7 @@ impl SessionFile {
         id: &str,
         line: &[u8],
     ) -> Result<Append, Trouble> {
-        let Some(file) = open_unlocked(&self.path)? else { return Err(Trouble::Changed) };
+        let Some(file) = open_without_lock(&self.path)? else { return Err(Trouble::Changed) };
         let Writers::Nobody(lease) = Writers::of(&file) else { return Err(Trouble::Locked) };
         let identity = Identity::of(&file)?;
         drop(lease);
@@ -902,14 +897,9 @@ impl SessionFile {
         for blank in &known.layout.blanks {
             let end = blank.end.min(known.identity.size);
             let bytes = read_exactly(file, blank.start, end - blank.start)?;
-            let ends = memchr_iter(b'\n', &bytes).chain(iter::once(bytes.len()));
-            let mut start = 0;
-            for end in ends {
-                if !line::is_blank(&bytes[start.min(end)..end]) {
-                    state.known = None;
-                    return Err(Trouble::Changed);
-                }
-                start = end + 1;
+            if !bytes.split(|&byte| byte == b'\n').all(line::is_blank) {
+                state.known = None;
+                return Err(Trouble::Changed);
             }
         }
         Ok(Plan::new(&known.layout, known.identity.size, changes, appended))

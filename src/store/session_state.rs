@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// So long a message is put back when somebody writes the file without it.
+/// How long a message is put back when somebody writes the file without it.
 const GUARDED: Duration = Duration::from_secs(2);
 
 /// Bytes of all messages of a session that are put back.
