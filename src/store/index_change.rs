@@ -45,6 +45,8 @@ pub(super) struct Remembered {
     pub counted: isize,
     /// It was too early to tell whether others have lost it.
     pub is_doubtful: bool,
+    /// Somebody may have added messages without counting them: a process that was killed.
+    pub may_lack: bool,
     /// The title that it has got, and the one before.
     pub title: Option<(String, Option<String>)>,
     /// Of an entry that this process has made: title, time and path.
@@ -65,7 +67,7 @@ impl Touch {
     pub fn then(self, later: Self) -> Self {
         Self {
             added: self.added + later.added,
-            changed_before_ms: self.changed_before_ms.or(later.changed_before_ms),
+            changed_before_ms: self.changed_before_ms.max(later.changed_before_ms),
             title: later.title.filter(|title| !title.is_empty()).or(self.title),
             now_ms: self.now_ms.max(later.now_ms),
         }
@@ -81,6 +83,7 @@ impl Remembered {
             added_in_all: 0,
             counted: 0,
             is_doubtful: false,
+            may_lack: false,
             title: None,
             made: None,
         }
@@ -153,9 +156,9 @@ impl Remembered {
             Counted::Unknown => return Missing::TooEarly,
         };
         let lacking = messages as f64 - counted;
-        let is_lost = lacking > 0.0 && lacking <= self.added_in_all as f64;
-        // They may have counted what was counted here already.
-        let is_doubled = lacking < 0.0 && -lacking <= self.counted as f64;
+        let is_lost = lacking > 0.0 && (self.may_lack || lacking <= self.added_in_all as f64);
+        // They may have counted what was counted here already, or not have when it was counted.
+        let is_doubled = lacking != 0.0 && lacking.abs() <= self.counted as f64;
         if is_lost || is_doubled {
             // They write the file first and the index then.
             if age.min(index.age()) < UNSETTLED {
@@ -163,8 +166,10 @@ impl Remembered {
             }
             document.set(entry, "messageCount", messages as f64);
             self.counted = self.counted.max(lacking.abs() as isize);
+            self.may_lack = false;
             return Missing::Something;
         }
+        self.may_lack = false;
         missing
     }
 }

@@ -51,6 +51,8 @@ const MOST_WATCHED: usize = 4;
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
 /// What could not be written is tried again after this time.
 const LATER: Duration = Duration::from_secs(5);
+/// The times of files may be behind the clock by so much.
+const TICK_MS: u64 = 10;
 /// Gathered changes are written after a pause of so many times as long as writing took last.
 const REST_FACTOR: u32 = 4;
 
@@ -325,6 +327,10 @@ impl IndexFile {
         let (identity, base, mut read_now) = read(&locked.file, attempts)?;
         let taken = self.take_over(&mut read_now, attempts)?;
         let mut is_changed = !taken.is_empty();
+        if is_changed {
+            // What is taken in only now may have been counted as lost before.
+            self.state().written.values_mut().for_each(|change| change.is_doubtful = true);
+        }
         let mut changes = Vec::new();
         if let Some(document) = &mut read_now {
             is_changed |= self.put_back(document, &identity, count);
@@ -448,6 +454,15 @@ impl IndexFile {
                 continue;
             }
             let entry = change.make_again(document, session, identity, &self.folder);
+            if change.may_lack
+                && !*counts_messages
+                && let Counted::Messages(messages, _) = count(session)
+            {
+                let entry = find(document.root(), session).map(|entry| document.get(entry));
+                let counted = entry.and_then(|entry| entry.get("messageCount")?.as_f64());
+                *counts_messages =
+                    counted.is_some_and(|counted| is_count(counted, messages as f64));
+            }
             // Only where that is what counts mean.
             let is_counted = *counts_messages || change.counted > 0;
             let count: &Count<'_> = if is_counted { count } else { &|_| Counted::NoFile };
@@ -478,14 +493,19 @@ impl IndexFile {
                 Counted::NoFile | Counted::Unknown => None,
             };
             // Whoever changed the file last may have been killed before it was counted. Or he is about
-            // to count it, where there is another process.
+            // to count it, where there is another process, or a route.
             let times = touch.changed_before_ms.zip(updated);
-            let is_doubtful = self.live.is_alone(session)
-                && !self.state().written.contains_key(session)
-                && times.is_some_and(|(changed, updated)| changed as f64 > updated)
-                && lines.is_some_and(|lines| counted < lines);
+            let is_uncounted =
+                times.is_some_and(|(changed, updated)| (changed + TICK_MS) as f64 > updated);
+            let is_first = !self.state().written.contains_key(session);
+            let may_lack = (is_uncounted || is_first) && self.live.is_alone(session);
+            let is_short = |lines: f64| {
+                counted < lines
+                    && (is_uncounted || self.state().counts_messages || is_count(counted, lines))
+            };
+            let is_doubtful = may_lack && is_first && lines.is_some_and(is_short);
             let new = lines.filter(|_| is_doubtful).unwrap_or(counted);
-            if lines.is_some_and(|lines| lines > 0.0 && lines == counted) {
+            if lines.is_some_and(|lines| is_count(counted, lines)) {
                 self.state().counts_messages = true;
             }
             let title = touch.title.as_ref().map(|title| {
@@ -503,7 +523,8 @@ impl IndexFile {
             let change = Remembered {
                 title,
                 counted: (new - counted) as isize,
-                is_doubtful,
+                is_doubtful: may_lack,
+                may_lack,
                 added: touch.added,
                 ..Remembered::new(updated, now)
             };
@@ -557,7 +578,8 @@ impl State {
             change.added_in_all = before.added_in_all + change.added;
             change.counted += before.counted;
             change.title = change.title.or(before.title);
-            change.is_doubtful = before.is_doubtful;
+            change.is_doubtful |= before.is_doubtful;
+            change.may_lack |= before.may_lack;
         } else {
             change.added_in_all = change.added;
             if self.written.len() >= MOST_REMEMBERED {
@@ -611,6 +633,11 @@ fn read(
         return Err(Trouble::Changed);
     }
     Ok((identity, text, document.filter(|found| found.root().is_array())))
+}
+
+/// Whether a number is that of so many messages, but for a few that were never counted.
+fn is_count(number: f64, messages: f64) -> bool {
+    number > 0.0 && number <= messages && messages - number <= messages / 16.0
 }
 
 fn no_array() -> io::Error {

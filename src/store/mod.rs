@@ -80,6 +80,9 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// After this time it is given up.
 pub const GIVE_UP: Duration = Duration::from_secs(24 * 3_600);
 
+/// Attempts to tidy a file up, some 100 ms, before it is left for later.
+const TIDY_ATTEMPTS: u32 = 8;
+
 /// How long the end of the process waits for other writers.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a reader waits for messages that are still to be added.
@@ -287,7 +290,8 @@ impl Store {
             }
             Added::AlreadyThere => Addition::AlreadyThere,
             Added::Later => {
-                self.add_later(session, &file, id, line, now_ms)?;
+                let had_file = self.session_path(session).exists();
+                self.add_later(session, &file, id, line, now_ms, had_file)?;
                 Addition::Later
             }
         };
@@ -305,30 +309,40 @@ impl Store {
         id: String,
         line: Vec<u8>,
         now_ms: u64,
+        had_file: bool,
     ) -> Result<()> {
         let message = Message {
             session: session.as_str().into(),
             id: id.as_str().into(),
             now_ms,
+            had_file,
             line: String::from_utf8_lossy(&line),
         };
         let fail = |cause| Error::store("write", &self.folder, cause);
         let spooled = self.spool.keep(message).map_err(fail)?;
-        file.add_later(Waiting { id, line, now_ms, spooled });
+        file.add_later(Waiting { id, line, now_ms, had_file, spooled });
         Ok(())
     }
 
     /// Adds what dead processes had waiting, as soon as that can be done.
     fn take_over(&self) {
         let left: Vec<_> = self.spool.left().collect();
-        let mut messages: Vec<_> = left.iter().flat_map(|left| &left.messages).collect();
-        messages.sort_by_key(|message| message.now_ms);
+        let mut messages = Vec::new();
+        for messages_of_one in left.iter().map(|left| &left.messages) {
+            // In its order, whatever the clock did.
+            let mut latest = 0;
+            messages.extend(messages_of_one.iter().map(|message| {
+                latest = message.now_ms.max(latest);
+                (latest, message)
+            }));
+        }
+        messages.sort_by_key(|(time, _)| *time);
         let mut failure = None;
-        for Message { session, id, now_ms, line } in messages {
+        for (_, Message { session, id, now_ms, had_file, line }) in messages {
             let Ok(session) = SessionId::new(session) else { continue };
             let (id, line) = (id.clone().into_owned(), line.as_bytes().to_vec());
             let file = self.session(&session);
-            match self.add_later(&session, &file, id, line, *now_ms) {
+            match self.add_later(&session, &file, id, line, *now_ms, *had_file) {
                 Ok(()) => self.tidy_later(&session),
                 Err(error) => failure = Some((session, error)),
             }
@@ -362,7 +376,8 @@ impl Store {
     ) -> Result<Turn<()>> {
         let mut write = |_: usize, out: &mut dyn Write| write(out);
         let id = json_id(id);
-        let mut put = Put { ids: &[&id], only_new: false, durable, write: &mut write };
+        let mut put =
+            Put { ids: &[&id], only_new: false, counts_once: true, durable, write: &mut write };
         self.put(attempts, session, &mut put, None, now_ms)
     }
 
@@ -505,7 +520,13 @@ impl Store {
         let ids: Vec<&str> = last.iter().map(|(id, _)| *id).collect();
         let mut write =
             |message: usize, out: &mut dyn Write| out.write_all(last[message].1.as_bytes());
-        let mut put = Put { ids: &ids, only_new: false, durable: true, write: &mut write };
+        let mut put = Put {
+            ids: &ids,
+            only_new: false,
+            counts_once: false,
+            durable: true,
+            write: &mut write,
+        };
         done!(self.put(attempts, session, &mut put, title, now_ms)?);
         // Where others are at work on the index, it is written a little later.
         let _ = self.write_index(&mut Attempts::default());
@@ -673,7 +694,15 @@ impl Store {
     fn tidy(&self, attempts: &mut Attempts, session: &SessionId) -> Result<Turn<()>> {
         let file = self.session(session);
         done!(self.add_waiting(attempts, session, &file)?);
-        let written = done!(file.tidy(attempts, &self.live)?);
+        let written = match file.tidy(attempts, &self.live)? {
+            Turn::Done(written) => written,
+            // It is of no use to anybody: nobody is to stand behind it for long.
+            Turn::Again(_) if attempts.failed() > TIDY_ATTEMPTS => {
+                let cause = io::Error::new(io::ErrorKind::TimedOut, "others are at work on it");
+                return Err(Error::store("tidy up", self.session_path(session), cause));
+            }
+            Turn::Again(after) => return Ok(Turn::Again(after)),
+        };
         self.look_after_later(session);
         if written.added != 0 {
             self.touch(session, written, None, clock::now_ms());
@@ -694,12 +723,19 @@ impl Store {
             let tidy = move |store: &Self, attempts: &mut Attempts| store.tidy(attempts, &of);
             let store = Arc::clone(&this);
             this.call_then(disk, Some(&session.clone()), tidy, move |outcome| {
-                let failure = outcome.err();
                 let has_waiting = file.has_waiting();
-                if let Some(error) = &failure
-                    && pause.is_none()
-                    && has_waiting
-                {
+                let is_wanted = |error: &Error| has_waiting || retry::is_contention(error);
+                let Some(error) = outcome.err().filter(is_wanted) else {
+                    if pause.is_some() {
+                        file.end_retrying();
+                    }
+                    return;
+                };
+                // If this is no chain and there is one, that does it.
+                if pause.is_none() && !file.begin_retrying() {
+                    return;
+                }
+                if pause.is_none() && has_waiting {
                     diagnostics::warn(&Warning {
                         code: error.code(),
                         message: format!(
@@ -708,15 +744,10 @@ impl Store {
                         session: Some(session.clone()),
                     });
                 }
-                let is_wanted =
-                    failure.is_some_and(|error| has_waiting || retry::is_contention(&error));
-                if is_wanted && began.elapsed() < GIVE_UP {
-                    // Another chain does it, if this is not one.
-                    if pause.is_some() || file.begin_retrying() {
-                        let pause = pause.map_or(FIRST_PAUSE, |pause| pause * 2).min(LONGEST_PAUSE);
-                        store.tidy_after(Some(pause), session, began);
-                    }
-                } else if pause.is_some() {
+                if began.elapsed() < GIVE_UP {
+                    let pause = pause.map_or(FIRST_PAUSE, |pause| pause * 2).min(LONGEST_PAUSE);
+                    store.tidy_after(Some(pause), session, began);
+                } else {
                     file.end_retrying();
                 }
             });

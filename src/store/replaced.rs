@@ -35,7 +35,7 @@ const MOST_IN_ALL: usize = 512;
 
 /// Messages of a session that are put back when others lose them, and the bytes of one, at most.
 pub(super) const MOST_GUARDED: usize = 1_024;
-pub(super) const LONGEST_GUARDED: u64 = 1 << 18;
+pub(super) const LONGEST_GUARDED: u64 = 1 << 22;
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 

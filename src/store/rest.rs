@@ -29,10 +29,15 @@ pub(super) fn at_rest(
 ) -> Result<Identity, Trouble> {
     let writers = Writers::of(file);
     let now = Identity::of(file)?;
-    if matches!(writers, Writers::Nobody(_)) || known == Some(&now) {
+    // To empty a file that is empty changes nothing that can be seen.
+    let is_told_by_state = now.size > 0 || !matches!(writers, Writers::Somebody);
+    if matches!(writers, Writers::Nobody(_)) || (known == Some(&now) && is_told_by_state) {
         return Ok(now);
     }
     let unchanged_for = attempts.unchanged_for(now);
+    if known == Some(&now) && unchanged_for > STILL {
+        return Ok(now);
+    }
     let is_still = if let Writers::Somebody = writers {
         // It could go on at any time: what looks cut is not believed, and what is not known may be.
         let still = if known.is_some() { STILL } else { LONG_STILL };

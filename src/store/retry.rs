@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long, when it is only somebody's lock that is in the way. Holders need milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// The least number of attempts, however long the call waited for its first.
-const LEAST_ATTEMPTS: u32 = 5;
+const LEAST_ATTEMPTS: u32 = 10;
 /// The pause after the first attempt, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(25));
 

@@ -79,6 +79,8 @@ pub(super) struct Waiting {
     /// Its JSON.
     pub line: Vec<u8>,
     pub now_ms: u64,
+    /// The session had a file when the message was given: one that is gone since was deleted with it.
+    pub had_file: bool,
     /// On the disk, so that another process can add it.
     pub spooled: Spooled,
 }
@@ -97,6 +99,8 @@ pub(super) struct Put<'w> {
     pub ids: &'w [&'w str],
     /// Leave the file alone when they are all there.
     pub only_new: bool,
+    /// A message that others have lost meanwhile is not counted again.
+    pub counts_once: bool,
     /// Be on the disk before returning.
     pub durable: bool,
     pub write: &'w mut WriteMessage<'w>,
@@ -107,7 +111,7 @@ pub(super) struct Put<'w> {
 pub(super) struct Written {
     /// Messages that were added, not replaced; negative when more were removed.
     pub added: isize,
-    /// When it was changed last before, in milliseconds since 1970.
+    /// When somebody else had changed it last before, in milliseconds since 1970; 0 when it was this process.
     pub changed_before_ms: u64,
 }
 
@@ -237,21 +241,33 @@ impl SessionFile {
         live: &Live,
     ) -> Result<Turn<Option<(Written, u64)>>> {
         // Nobody else takes it meanwhile: it goes when it is written.
-        let Some((id, line, now_ms)) = self
-            .waiting()
-            .front()
-            .map(|message| (message.id.clone(), message.line.clone(), message.now_ms))
-        else {
+        let first = |message: &Waiting| {
+            let Waiting { id, line, now_ms, had_file, .. } = message;
+            (id.clone(), line.clone(), *now_ms, !had_file)
+        };
+        let Some((id, line, now_ms, create)) = self.waiting().front().map(first) else {
             return Ok(Turn::Done(None));
         };
-        let mut attempt = || match self.append(self.state(), attempts, live, false, &id, &line)? {
-            Append::Done { written, .. } => Ok(written),
-            Append::AlreadyThere => Ok(Written::default()),
-            Append::Impossible => {
-                let mut write = |_: usize, out: &mut dyn Write| out.write_all(&line);
-                let mut put =
-                    Put { ids: &[&id], only_new: true, durable: false, write: &mut write };
-                self.try_put(live, &mut put, attempts)
+        let mut attempt = || {
+            let appended = self.append(self.state(), attempts, live, create, &id, &line);
+            let appended = match appended {
+                Err(Trouble::Locked) => self.append_beside(self.state(), live, &id, &line),
+                appended => appended,
+            };
+            match appended? {
+                Append::Done { written, .. } => Ok(written),
+                Append::AlreadyThere => Ok(Written::default()),
+                Append::Impossible => {
+                    let mut write = |_: usize, out: &mut dyn Write| out.write_all(&line);
+                    let mut put = Put {
+                        ids: &[&id],
+                        only_new: true,
+                        counts_once: false,
+                        durable: false,
+                        write: &mut write,
+                    };
+                    self.try_put(live, &mut put, attempts)
+                }
             }
         };
         let outcome = attempt();
@@ -292,7 +308,13 @@ impl SessionFile {
     /// that were appended though they were there before.
     pub fn tidy(&self, attempts: &mut Attempts, live: &Live) -> Result<Turn<Written>> {
         let mut write = |_: usize, _: &mut dyn Write| Ok(());
-        let mut put = Put { ids: &[], only_new: false, durable: false, write: &mut write };
+        let mut put = Put {
+            ids: &[],
+            only_new: false,
+            counts_once: false,
+            durable: false,
+            write: &mut write,
+        };
         self.put(attempts, live, &mut put)
     }
 
@@ -560,10 +582,23 @@ impl SessionFile {
         }
         let Some(known) = &state.known else { return Err(Trouble::Changed) };
         let (identity, layout) = (known.identity, Arc::clone(&known.layout));
+        if self.write_lost(&mut state, identity, &layout)? {
+            return Err(Trouble::Changed);
+        }
+        Ok((state, locked))
+    }
+
+    /// Appends what is guarded and not in the file, which is in this state; says whether there was something.
+    fn write_lost(
+        &self,
+        state: &mut State,
+        identity: Identity,
+        layout: &Layout,
+    ) -> Result<bool, Trouble> {
         let guarded = state.guarded.iter().filter(|guarded| guarded.is_guarded());
         let lost = layout.lacking(guarded.map(|guarded| guarded.hash));
         if lost.is_empty() || identity.has_other_names() {
-            return Ok((state, locked));
+            return Ok(false);
         }
         let mut now = identity;
         let mut is_open = layout.open_end;
@@ -572,12 +607,12 @@ impl SessionFile {
                 continue;
             }
             let Guarded { hash, line, .. } = state.guarded[index].clone();
-            self.write_line(&mut state, now, is_open, hash, &line, true)?;
+            self.write_line(state, now, is_open, hash, &line, true)?;
             now = *state.identity().ok_or(Trouble::Changed)?;
             is_open = false;
             state.guarded[index].since = Instant::now();
         }
-        Err(Trouble::Changed)
+        Ok(true)
     }
 
     /// The lines that are the message `id`, each read and parsed once. Ids are those that
@@ -714,6 +749,17 @@ impl SessionFile {
             state.learn(Known::read(file, identity)?);
         }
         let is_known = state.is_at(&identity);
+        if state.guarded.iter().any(Guarded::is_guarded) {
+            // What others have lost comes before it.
+            state.fold();
+            let Some(known) = state.known.as_ref().filter(|_| is_known) else {
+                return Err(Trouble::Busy);
+            };
+            let layout = Arc::clone(&known.layout);
+            if self.write_lost(&mut state, identity, &layout)? {
+                return Err(Trouble::Changed);
+            }
+        }
         let is_there = self.has_appended(&state, file, &identity, id)?
             || match is_known {
                 true => !self.find(&mut state, file, id)?.is_empty(),
@@ -722,13 +768,13 @@ impl SessionFile {
         if is_there {
             return Ok(Append::AlreadyThere);
         }
+        let changed_before_ms = state.changed_ms(&identity);
         let is_open = identity.size > 0 && byte_at(file, identity.size - 1)? != Some(b'\n');
         self.write_line(&mut state, identity, is_open, hash_of(id), line, is_known)?;
         // Someone may have put another file in its place meanwhile: it goes into that one, too.
         if !Identity::at(&self.path)?.is_some_and(|there| there.same_file(&identity)) {
             return Err(Trouble::Changed);
         }
-        let changed_before_ms = identity.modified_ms();
         let written = Written { added: 1, changed_before_ms };
         let tidy = state.known.as_ref().filter(|_| is_known).is_none_or(|known| {
             let hashes = known.layout.hashes();
@@ -826,7 +872,7 @@ impl SessionFile {
         };
         let plan = self.plan(&mut state, &locked.file, live, put)?;
         let Some(base) = state.known.clone() else { return Err(Trouble::Changed) };
-        let changed_before_ms = base.identity.modified_ms();
+        let changed_before_ms = state.changed_ms(&base.identity);
         if plan.is_empty() {
             return Ok(Written { added: 0, changed_before_ms });
         }
@@ -858,11 +904,21 @@ impl SessionFile {
             }
         };
         self.publish(&mut state, &locked, base, draft, next, &hashes, attempts)?;
+        for guarded in &mut state.guarded {
+            if let Some(message) = hashes.iter().position(|hash| *hash == guarded.hash) {
+                guarded.line.clear();
+                (put.write)(message, &mut guarded.line)?;
+            }
+        }
+        let mut added = plan.added();
+        if put.counts_once && added > 0 && !state.count_once(&hashes) {
+            added = 0;
+        }
         drop((locked, state));
         if put.durable {
             atomic::sync_folder(&self.folder).map_err(|error| self.failed("sync", error))?;
         }
-        Ok(Written { added: plan.added(), changed_before_ms })
+        Ok(Written { added, changed_before_ms })
     }
 
     fn plan(
@@ -971,6 +1027,7 @@ impl SessionFile {
         };
         let known = Known { identity: new, layout: Arc::new(next) };
         state.known = (new.size == size).then_some(known);
+        state.last_written = Some(new);
         state.appended = None;
         for replaced in &mut state.replaced {
             replaced.note_written(written);

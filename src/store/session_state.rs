@@ -16,6 +16,9 @@ const GUARDED: Duration = Duration::from_secs(2);
 /// Bytes of all messages of a session that are put back.
 const GUARDED_BYTES: usize = 16 << 20;
 
+/// Answers of a session that are known to be counted.
+const MOST_COUNTED: usize = 64;
+
 /// What is known of the file.
 #[derive(Default)]
 pub(super) struct State {
@@ -24,6 +27,10 @@ pub(super) struct State {
     pub appended: Option<Appended>,
     pub replaced: Vec<Replaced>,
     pub guarded: Vec<Guarded>,
+    /// As this process has written it last.
+    pub last_written: Option<Identity>,
+    /// Hashes of answers that this process has added, the last ones.
+    counted: Vec<u64>,
 }
 
 /// A message that was added beside the app's routes: one of them may have read the file before and write
@@ -72,6 +79,22 @@ impl State {
         {
             self.guarded.push(Guarded { hash, line, since: Instant::now() });
         }
+    }
+
+    /// Whether messages, given by the hashes of their ids, are added for the first time.
+    pub fn count_once(&mut self, hashes: &[u64]) -> bool {
+        let is_first = !hashes.iter().all(|hash| self.counted.contains(hash));
+        if is_first {
+            self.counted.extend(hashes);
+            let beyond = self.counted.len().saturating_sub(MOST_COUNTED);
+            self.counted.drain(..beyond);
+        }
+        is_first
+    }
+
+    /// When somebody else has changed the file last, which is in this state; 0 when it was this process.
+    pub fn changed_ms(&self, now: &Identity) -> u64 {
+        if self.last_written == Some(*now) { 0 } else { now.modified_ms() }
     }
 
     /// The state in which this process has seen the file last.
@@ -151,6 +174,7 @@ impl State {
             (self.known, self.appended) = (None, None);
             return;
         }
+        self.last_written = Some(to);
         let begun = self.appended.take_if(|appended| appended.to == from);
         let mut appended =
             begun.unwrap_or(Appended { from, to, lines: Vec::new(), is_checked: is_known });

@@ -61,6 +61,8 @@ pub(super) struct Message<'a> {
     pub id: Cow<'a, str>,
     /// When it was given, in milliseconds since 1970.
     pub now_ms: u64,
+    /// The session had a file then.
+    pub had_file: bool,
     /// Its JSON.
     pub line: Cow<'a, str>,
 }
@@ -159,8 +161,8 @@ fn read_left(mut file: ProcessFile) -> Option<Left> {
 impl Message<'_> {
     fn into_owned(self) -> Message<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-        let Self { session, id, now_ms, line } = self;
-        Message { session: owned(session), id: owned(id), now_ms, line: owned(line) }
+        let Self { session, id, now_ms, had_file, line } = self;
+        Message { session: owned(session), id: owned(id), now_ms, had_file, line: owned(line) }
     }
 }
 
@@ -171,7 +173,7 @@ mod tests {
 
     fn message(id: &str) -> Message<'_> {
         let line = format!("{{\"id\":\"{id}\"}}").into();
-        Message { session: "a\tb".into(), id: id.into(), now_ms: 7, line }
+        Message { session: "a\tb".into(), id: id.into(), now_ms: 7, had_file: true, line }
     }
 
     fn files(folder: &Path) -> usize {

@@ -1340,6 +1340,21 @@ mod lost_updates {
     }
 
     #[test]
+    fn an_answer_that_a_route_has_lost_and_that_is_added_again_counts_once() {
+        let fixture = Fixture::with(lines(&["1"]));
+        fs::write(fixture.index(), entry("s", 1, 5, "t")).unwrap();
+        fixture.put("answer", "one");
+        assert!(counts(&fixture, 2));
+        // A route that had read the file before the answer came, and the index after it.
+        fs::write(fixture.path(), lines(&["1", "theirs"])).unwrap();
+        fs::write(fixture.index(), entry("s", 3, NOW + 50, "t")).unwrap();
+        fixture.put("answer", "two");
+        fixture.store.write_index_now();
+        assert_eq!(fixture.text().lines().count(), 3);
+        assert!(counts(&fixture, 3), "{}", fixture.index_text());
+    }
+
+    #[test]
     fn a_session_that_was_there_keeps_its_time_when_it_is_made_again() {
         let fixture = Fixture::with(lines(&["1"]));
         fs::write(fixture.index(), entry("s", 1, 5, "old")).unwrap();
