@@ -107,12 +107,12 @@ describe('a child of the agent that keeps the pipes open', () => {
 
 describe('nobody is orphaned when the server ends in mid-run', () => {
   /** A server that starts the agent, waits for its word, and then ends in its way. */
-  async function endingServer(body, spec) {
+  async function endingServer(body, spec, data) {
     const store = storeAt(join(temporaryFolder(), 'store'));
     const told = await puppet();
     const host = server(
       body,
-      { settings: { storeDir: store.dir, persistIntervalMs: 3_600_000, killAfterMs: 200 }, agent: spec ?? told.agent },
+      { settings: { storeDir: store.dir, persistIntervalMs: 3_600_000, killAfterMs: 200 }, agent: spec ?? told.agent, ...data },
     );
     return { store, told, host };
   }
@@ -205,6 +205,31 @@ describe('nobody is orphaned when the server ends in mid-run', () => {
     it.host.child.kill('SIGKILL');
     await it.host.exited;
     await isDead(pid);
+  });
+
+  it.each(['signal-exit', 'signal-exit-3'])('by a signal, where %s listens, too', async (name) => {
+    for (const isFirst of [true, false]) {
+      const it = await endingServer(
+        async ({ runs, data, said, tell }) => {
+          const { createRequire } = process.getBuiltinModule('node:module');
+          const listen = () => {
+            const exported = createRequire(data.from)(data.name);
+            (exported.onExit ?? exported)((code, signal) => process._rawDebug(`exit listener: ${signal}`));
+          };
+          if (data.isFirst) listen();
+          runs.startRun({ sessionId: 's', message: 'm', agent: data.agent });
+          await said('s', 'one two');
+          if (!data.isFirst) listen();
+          await tell('heard');
+        },
+        undefined,
+        { name, isFirst, from: import.meta.url },
+      );
+      const pid = await speak(it);
+      it.host.child.kill('SIGTERM');
+      await expectFlushedAndDead(it, pid, { code: null, signal: 'SIGTERM' });
+      expect(it.host.stderr()).toContain('exit listener: SIGTERM');
+    }
   });
 
   it('but a server that handles SIGTERM itself goes on', async () => {

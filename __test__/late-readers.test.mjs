@@ -104,4 +104,31 @@ describe('a reader of a long run', () => {
     subscribeToRun(sessionId, (event) => all.push(event));
     expect(all.find((event) => event?.delta === 'more').id).toBe(first.id);
   });
+
+  better('gets an event that is much longer than a chunk whole, however it reads', async () => {
+    useStore();
+    const told = await puppet();
+    const { sessionId, run } = start(told.agent);
+    const listener = listen(sessionId);
+    const result = `r"\n`.repeat(500_000);
+    await told.out(line('tool', { phase: 'start', toolCallId: 't', name: 'read', args: {} }));
+    await told.out(line('tool', { phase: 'result', toolCallId: 't', result }));
+    await told.say('after');
+    await listener.has('after');
+    await told.exit();
+    await listener.ended;
+    const options = [
+      { replay: 'compact' },
+      { replay: 'compact', protocol: 'ai-sdk' },
+      { lastEventId: `${run.startedAt}-1` },
+      { lastEventId: `${run.startedAt}-1`, protocol: 'ai-sdk' },
+    ];
+    const isOutput = ({ type }) => type === 'tool-output-available';
+    expect(JSON.stringify(listener.events.find(isOutput)).length).toBeGreaterThan(result.length);
+    for (const option of options) {
+      const all = chunks(await read(createRunStream(sessionId, option).getReader()));
+      expect(JSON.stringify(all.find(isOutput)) === JSON.stringify(listener.events.find(isOutput))).toBe(true);
+      expect(all.filter(({ delta }) => delta).map(({ delta }) => delta)).toEqual(['after']);
+    }
+  });
 });

@@ -506,6 +506,26 @@ describe('piped into a response of node:http', () => {
     await told.exit();
   });
 
+  it('ends for every request of a connection that were sent at once (pipelining), when the client goes', async () => {
+    useStore();
+    const told = await puppet();
+    const { sessionId } = start(told.agent);
+    const outcomes = [];
+    const pipelined = createServer((_, outgoing) => {
+      pipeRun(sessionId, outgoing).then((all) => outcomes.push(all));
+    });
+    onTestFinished(() => void pipelined.close());
+    await new Promise((resolve) => pipelined.listen(0, '127.0.0.1', resolve));
+    const client = connect(pipelined.address().port, '127.0.0.1');
+    client.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n'.repeat(15));
+    await until(() => readersOf(sessionId) === 15, 'all read');
+    client.destroy();
+    await until(() => outcomes.length === 15, 'all ended');
+    expect(outcomes).toEqual(Array(15).fill(false));
+    expect(readersOf(sessionId)).toBe(0);
+    await told.exit();
+  });
+
   it('sends the headers and the status that it is given, with those that are set', async () => {
     useStore();
     const { sessionId } = await replay({ stdout: textLine('x'), stderr: '', exit: '0' });
@@ -574,6 +594,7 @@ describe('a response', () => {
       ['headers', 5],
       ['headers', { 'not a name': 'x' }],
       ['headers', [['x', 'a\nb']]],
+      ['headers', { x: '\x01' }],
       ['status', '200'],
       ['status', 199],
       ['status', 204],

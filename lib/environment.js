@@ -10,7 +10,7 @@ const { invalidArgument } = require('./errors.js');
 
 /** As one text, `KEY=value` each ended by a NUL; undefined is that of the process. */
 function environment(added) {
-  const { env } = process;
+  const env = checkObject('process.env', process.env);
   const isAsInherited = added === undefined || added === null;
   if (isAsInherited && isOfProcess(env)) return undefined;
   const given = isAsInherited ? [] : Object.entries(checkObject('agent.env', added));

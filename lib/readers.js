@@ -233,7 +233,8 @@ class Readers {
 
   #serveSlice() {
     if (!this.#isSpent()) {
-      for (let served = 0; served < SLICE && this.isBusy; served++) {
+      // A long event takes a reader a turn's time.
+      for (let served = 0; served < SLICE && this.isBusy && !(served > 0 && this.#isSpent()); served++) {
         const reader = this.#queue[this.#head++];
         reader.isQueued = false;
         if (reader.isWanting) this.#serve(reader);

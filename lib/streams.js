@@ -3,6 +3,7 @@
 // A run as a response body. The native part encodes each event once, whoever reads; `lib/readers.js` says
 // who gets bytes when; here is where they go: into a stream, or straight into a response of `node:http`.
 
+const { validateHeaderValue } = require('node:http');
 const { checkObject, checkOptionalString, checkString, shown } = require('./arguments.js');
 const { invalidArgument } = require('./errors.js');
 const { getHub } = require('./hub.js');
@@ -52,7 +53,10 @@ function readResponseOptions(options, defaultRequest) {
 function readHeaders(headers) {
   if (headers === undefined || headers === null) return new Headers();
   try {
-    return new Headers(headers);
+    const read = new Headers(headers);
+    // `node:http` allows less.
+    read.forEach((value, name) => validateHeaderValue(name, value));
+    return read;
   } catch (error) {
     throw invalidArgument('headers', `cannot be used as headers: ${error.message}`);
   }
@@ -208,6 +212,24 @@ function pipeRun(sessionId, response, options = {}) {
   return pipe(opened, response);
 }
 
+/** Sockets with responses that wait for their turn (pipelining), and what is to be called when they close. */
+const queued = new WeakMap();
+
+/** Calls `stop` when the client of a response goes that has no socket yet: it has no `close` then. */
+function whenQueuedCloses(response, stop) {
+  const socket = response.req?.socket;
+  if (typeof socket?.once !== 'function') return;
+  let calls = queued.get(socket);
+  if (!calls) {
+    calls = new Set();
+    queued.set(socket, calls);
+    socket.once('close', () => calls.forEach((call) => call()));
+  }
+  calls.add(stop);
+  response.once('socket', () => calls.delete(stop));
+  response.once('close', () => calls.delete(stop));
+}
+
 /** Resolves at the end of the response with whether all was sent. */
 function pipe({ readers, reader }, response) {
   return new Promise((resolve) => {
@@ -234,6 +256,7 @@ function pipe({ readers, reader }, response) {
     response.on('error', stop);
     response.on('close', stop);
     response.on('finish', () => resolve(true));
+    if (!response.socket) whenQueuedCloses(response, stop);
     reader.sink = {
       write: (bytes) => {
         let wantsMore = false;

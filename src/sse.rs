@@ -58,8 +58,9 @@ pub enum Chunk {
 pub struct FrameReader {
     run: Arc<Run>,
     protocol: Protocol,
-    /// Bytes of its own that come first.
+    /// Bytes of its own that come first, from `own_at` on.
     own: Vec<u8>,
+    own_at: usize,
     /// Writes more of them, while there are more.
     opening: Option<Opening>,
     /// Among the shared frames; none until the replay of its own is over.
@@ -117,7 +118,7 @@ impl FrameReader {
             own.extend_from_slice(start.as_bytes());
         }
         let (offset, state) = (None, State::Open);
-        Self { run, protocol, own, opening, offset, shared_from, reading, state }
+        Self { run, protocol, own, own_at: 0, opening, offset, shared_from, reading, state }
     }
 
     /// Where it is among the frames that all share; none while it reads what is only for itself, or
@@ -146,6 +147,10 @@ impl FrameReader {
         if self.state == State::Cut {
             return None;
         }
+        if self.own.len() - self.own_at < CHUNK_BYTES {
+            self.own.drain(..self.own_at);
+            self.own_at = 0;
+        }
         let mut slices = 0;
         while self.own.len() < CHUNK_BYTES
             && (slices < SLICES || self.own.is_empty())
@@ -156,11 +161,15 @@ impl FrameReader {
             }
             slices += 1;
         }
-        if self.own.len() > CHUNK_BYTES {
-            let rest = self.own.split_off(CHUNK_BYTES);
-            return Some(Chunk::Own(std::mem::replace(&mut self.own, rest)));
+        // Of a long event, a part.
+        let end = self.own_at + CHUNK_BYTES;
+        if end < self.own.len() {
+            let bytes = self.own[self.own_at..end].to_vec();
+            self.own_at = end;
+            return Some(Chunk::Own(bytes));
         }
         let mut bytes = std::mem::take(&mut self.own);
+        bytes.drain(..std::mem::take(&mut self.own_at));
         if self.opening.is_none() && self.state == State::Open {
             // Looked at before reading: what was published until then is read.
             let was_over = !self.run.feed.is_running();
@@ -204,7 +213,7 @@ impl FrameReader {
         self.state = State::Cut;
         self.reading = None;
         self.opening = None;
-        self.own = Vec::new();
+        (self.own, self.own_at) = (Vec::new(), 0);
     }
 
     /// Whether everything was pulled and nothing will follow.

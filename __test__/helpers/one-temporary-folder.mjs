@@ -7,5 +7,5 @@ import { join } from 'node:path';
 export default function setup() {
   const folder = mkdtempSync(join(tmpdir(), 'active-runs-'));
   process.env.TMPDIR = folder;
-  return () => rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+  return () => rmSync(folder, { recursive: true, force: true, maxRetries: 20 });
 }

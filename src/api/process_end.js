@@ -9,22 +9,31 @@
   // Putting listeners up takes longer than all the rest of starting a run.
   const LINGER_MS = 1_000;
 
+  /**
+   * How many listeners a signal has of the package signal-exit. They leave a signal to whoever else listens, and end the
+   * process when nobody does.
+   */
+  function exitListeners() {
+    const emitters = [globalThis[Symbol.for('signal-exit emitter')], process.__signal_exit_emitter__];
+    return emitters.reduce((sum, emitter) => sum + (Number(emitter?.count) || 0), 0);
+  }
+
   function onSignal(signal) {
+    const others = process.listenerCount(signal) - 1;
     // Another listener decides what the signal means; if it ends the process, `exit` is heard.
-    if (process.listenerCount(signal) > 1) return;
+    if (others > 0 && others !== exitListeners()) return;
     endRuns();
     stop();
+    if (others > 0) return;
     process.kill(process.pid, signal);
     // To the first process of a container the system sends no signal that it does not listen for.
     if (process.pid === 1) process.exit(128 + numbers[signal]);
   }
 
-  let isListening = false;
   let stopping;
 
   function stop() {
     for (const signal of signals) process.removeListener(signal, onSignal);
-    isListening = false;
   }
 
   function listen(on) {
@@ -32,10 +41,12 @@
     if (!on) {
       stopping = setTimeout(stop, LINGER_MS);
       stopping.unref();
-    } else if (!isListening) {
-      // First, because a listener that is to be called once is gone when it has been called.
-      for (const signal of signals) process.prependListener(signal, onSignal);
-      isListening = true;
+      return;
+    }
+    for (const signal of signals) {
+      // It may have been removed, with all others. First, because a listener that is to be called once is gone when it has
+      // been called.
+      if (!process.listeners(signal).includes(onSignal)) process.prependListener(signal, onSignal);
     }
   }
 

@@ -328,8 +328,10 @@ impl IndexFile {
         let taken = self.take_over(&mut read_now, attempts)?;
         let mut is_changed = !taken.is_empty();
         if is_changed {
-            // What is taken in only now may have been counted as lost before.
-            self.state().written.values_mut().for_each(|change| change.is_doubtful = true);
+            // What is taken in only now may have been counted as lost before, or lack what it had not read.
+            for change in self.state().written.values_mut() {
+                (change.is_doubtful, change.may_lack) = (true, true);
+            }
         }
         let mut changes = Vec::new();
         if let Some(document) = &mut read_now {

@@ -1355,6 +1355,72 @@ mod lost_updates {
     }
 
     #[test]
+    #[cfg(linux)]
+    fn what_comes_after_a_deletion_is_kept_though_an_older_message_still_waits() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let writer = File::create(fixture.path()).unwrap();
+        let add = |id: &str| {
+            let line = message(id, "").into_bytes();
+            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
+        };
+        assert_eq!(add("before"), Addition::Later);
+        fs::remove_file(fixture.path()).unwrap();
+        drop(writer);
+        assert_eq!(add("after"), Addition::Later);
+        until("it is there", || {
+            fs::read_to_string(fixture.path()).is_ok_and(|t| t == lines(&["after"]))
+        });
+    }
+
+    #[test]
+    #[cfg(linux)]
+    fn what_a_route_has_lost_is_put_back_before_what_comes_next_and_as_it_was_edited() {
+        let fixture = Fixture::with(lines(&["1"]));
+        let mut writer = File::create(fixture.path()).unwrap();
+        let add = |id: &str| {
+            let line = message(id, "").into_bytes();
+            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
+        };
+        assert_eq!(add("2"), Addition::Later);
+        writer.write_all(lines(&["1"]).as_bytes()).unwrap();
+        drop(writer);
+        until("it is added", || fixture.text() == lines(&["1", "2"]));
+        let edited = message("2", "edited");
+        fixture.store.upsert(&fixture.session, &[("2".into(), edited.clone())], None, NOW).unwrap();
+        // A route that had read the file before all this.
+        fs::write(fixture.path(), lines(&["1", "theirs"])).unwrap();
+        assert_ne!(add("3"), Addition::AlreadyThere);
+        let expected = lines(&["1", "theirs"]) + &edited + "\n" + &lines(&["3"]);
+        until("both are there", || fixture.text() == expected);
+    }
+
+    #[test]
+    #[cfg(linux)]
+    fn nothing_is_appended_to_an_empty_file_that_a_route_has_open() {
+        let fixture = Fixture::with("");
+        fixture.store.create(&fixture.session, "t", None, NOW).unwrap();
+        let mut route = File::create(fixture.path()).unwrap();
+        let line = message("2", "").into_bytes();
+        let added = fixture.store.add_message(&fixture.session, "2", line, NOW).unwrap();
+        assert_eq!(added, Addition::Later);
+        route.write_all(lines(&["1"]).as_bytes()).unwrap();
+        drop(route);
+        until("it is added", || fixture.text() == lines(&["1", "2"]));
+    }
+
+    #[test]
+    fn a_count_that_a_killed_server_left_behind_is_put_right_also_when_more_was_counted_since() {
+        let ids: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let fixture = Fixture::with(lines(&ids));
+        let now = crate::clock::now_ms();
+        // Two were appended and not counted, and something was counted after them.
+        fs::write(fixture.index(), entry("s", 38, now + 5_000, "t")).unwrap();
+        assert!(fixture.add("ours"));
+        until("all are counted", || counts(&fixture, 41));
+    }
+
+    #[test]
     fn a_session_that_was_there_keeps_its_time_when_it_is_made_again() {
         let fixture = Fixture::with(lines(&["1"]));
         fs::write(fixture.index(), entry("s", 1, 5, "old")).unwrap();
