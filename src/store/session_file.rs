@@ -749,7 +749,8 @@ impl SessionFile {
             state.learn(Known::read(file, identity)?);
         }
         let is_known = state.is_at(&identity);
-        if state.guarded.iter().any(Guarded::is_guarded) {
+        let is_ours = state.last_written == Some(identity);
+        if !is_ours && state.guarded.iter().any(Guarded::is_guarded) {
             // What others have lost comes before it.
             state.fold();
             let Some(known) = state.known.as_ref().filter(|_| is_known) else {
