@@ -494,9 +494,12 @@ mod tests {
             false => Turn::Done(attempt.number),
         };
         let first = disk.run_until_done(file("a"), try_for);
-        let second = disk.run_until_done(file("a"), try_for);
+        let second = disk.run_until_done(file("a"), |attempt: &Attempt| Turn::Done(*attempt));
+        let handed_over = Instant::now();
         assert!(first.await.unwrap() > 0);
-        assert_eq!(second.await.unwrap(), 0);
+        let Attempt { number, since } = second.await.unwrap();
+        assert_eq!(number, 0);
+        assert!(since <= handed_over, "not from its first call, which came after the first work");
     }
 
     #[test]
