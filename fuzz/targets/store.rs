@@ -40,9 +40,10 @@ fuzz_target!(|input: (bool, &[u8])| {
         let path = folder.path().join("s.jsonl");
         let _ = fs::remove_file(&path);
         fs::write(&path, history).expect("the file can be written");
-        // At rest for long, or the store waits for its writer.
+        // At rest for long, and open nowhere, or the store waits for its writer.
         let file = fs::File::options().write(true).open(&path).expect("it can be opened");
         file.set_modified(SystemTime::UNIX_EPOCH).expect("its time can be set");
+        drop(file);
         let store = Store::at(folder.path());
         let session = SessionId::new("s").expect("a good id");
         if is_put {
