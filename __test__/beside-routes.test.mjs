@@ -441,6 +441,22 @@ describe('a program that holds the locks of sessions', () => {
 });
 
 describe('a process that ends while a route is in the middle of writing the file', () => {
+  const waiting = (store) => readdirSync(store.dir).filter((name) => name.endsWith('.waiting'));
+  const nothingWaits = (store) => until(() => waiting(store).length === 0, 'nothing waits any more');
+
+  /** A store with a message that waits for a route, given by a process that was killed. */
+  async function killedWithAMessage() {
+    const store = useStore();
+    store.write('s', SHORT.map(json).join(''));
+    const route = openSync(store.path('s'), 'w');
+    const body = async ({ runs }) => {
+      runs.persistUserMessage('s', { id: 'u1', content: 'x' });
+      process.kill(process.pid, 'SIGKILL');
+    };
+    await server(body, { settings: { storeDir: store.dir } }).exited;
+    return { store, route };
+  }
+
   it.each(['process.exit', 'SIGKILL', 'itself'])('by %s: its messages come after what the route has written', async (way) => {
     const store = useStore();
     store.write('s', SHORT.map(json).join(''));
@@ -463,24 +479,17 @@ describe('a process that ends while a route is in the middle of writing the file
     await runs.listSessions();
     await until(() => store.messages('s').length === SHORT.length + 3, 'they were added');
     expectAll(store.messages('s'), [...SHORT, ...['u1', 'u2', 'u3'].map((id) => ({ id, content: 'x' }))], []);
-    await until(() => readdirSync(store.dir).every((name) => !name.endsWith('.waiting')), 'nothing waits any more');
+    await nothingWaits(store);
   });
 
   it('and whose session is deleted by the next one: they go with it', async () => {
-    const store = useStore();
-    store.write('s', SHORT.map(json).join(''));
-    const route = openSync(store.path('s'), 'w');
-    const body = async ({ runs }) => {
-      runs.persistUserMessage('s', { id: 'u1', content: 'x' });
-      process.kill(process.pid, 'SIGKILL');
-    };
-    await server(body, { settings: { storeDir: store.dir } }).exited;
-    expect(readdirSync(store.dir).filter((name) => name.endsWith('.waiting'))).toHaveLength(1);
+    const { store, route } = await killedWithAMessage();
+    expect(waiting(store)).toHaveLength(1);
     closeSync(route);
     expect(await runs.deleteSession('s')).toBe(true);
     await runs.listSessions();
     expect(readdirSync(store.dir).filter((name) => !name.startsWith('.'))).toEqual([]);
-    expect(readdirSync(store.dir).filter((name) => name.endsWith('.waiting'))).toEqual([]);
+    expect(waiting(store)).toEqual([]);
   });
 
   it('while it lives: what waits for a session that is deleted does not bring it back', async () => {
@@ -490,23 +499,16 @@ describe('a process that ends while a route is in the middle of writing the file
     runs.persistUserMessage('s', { id: 'u1', content: 'x' });
     closeSync(route);
     unlinkSync(store.path('s'));
-    await until(() => readdirSync(store.dir).every((name) => !name.endsWith('.waiting')), 'nothing waits any more');
+    await nothingWaits(store);
     expect(readdirSync(store.dir).filter((name) => name.endsWith('.jsonl'))).toEqual([]);
   });
 
   it('and whose session is deleted before the next one starts: they do not come back', async () => {
-    const store = useStore();
-    store.write('s', SHORT.map(json).join(''));
-    const route = openSync(store.path('s'), 'w');
-    const body = async ({ runs }) => {
-      runs.persistUserMessage('s', { id: 'u1', content: 'x' });
-      process.kill(process.pid, 'SIGKILL');
-    };
-    await server(body, { settings: { storeDir: store.dir } }).exited;
+    const { store, route } = await killedWithAMessage();
     closeSync(route);
     unlinkSync(store.path('s'));
     await runs.listSessions();
-    await until(() => readdirSync(store.dir).every((name) => !name.endsWith('.waiting')), 'nothing waits any more');
+    await nothingWaits(store);
     const { id } = await runs.createSession();
     expect(readdirSync(store.dir).filter((name) => name.endsWith('.jsonl'))).toEqual([`${id}.jsonl`]);
   });

@@ -18,8 +18,6 @@ use tempfile::{Builder, NamedTempFile};
 const SUFFIX: &str = ".active-runs.tmp";
 /// Random characters in a temporary name. With a session id of 200 bytes the name has 226.
 const RANDOM: usize = 8;
-/// Names to try before giving up.
-const TRIES: usize = 100;
 
 /// A file's next version while it is written. Dropped unpublished, it is removed.
 pub(super) struct Draft {
@@ -31,23 +29,15 @@ impl Draft {
     /// Starts `.<name>.<random>.active-runs.tmp` in `folder`, readable by this user only. Its lock
     /// is held from the start, so it is this process's when it appears in its place.
     pub fn new(folder: &Path, name: &str) -> io::Result<Self> {
-        for _ in 0..TRIES {
-            let temp = Builder::new()
+        let make = || {
+            Builder::new()
                 .prefix(&format!(".{name}."))
                 .suffix(SUFFIX)
                 .rand_bytes(RANDOM)
-                .tempfile_in(folder)?;
-            // Between its birth and its lock, another process may have taken it for a dead one's.
-            match lock::try_lock(temp.as_file()) {
-                Ok(()) if temp.as_file().metadata()?.nlink() > 0 => {
-                    return Ok(Self { temp: BufWriter::with_capacity(1 << 16, temp), written: 0 });
-                }
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::Error::other("temporary files are removed as soon as they are made"))
+                .tempfile_in(folder)
+        };
+        let temp = lock::make_locked(make)?;
+        Ok(Self { temp: BufWriter::with_capacity(1 << 16, temp), written: 0 })
     }
 
     /// Bytes so far.

@@ -1,9 +1,9 @@
 //! Which marks are in use by the processes of this store, so that the next server can find what a
 //! server that was killed has left running.
 //!
-//! Each process keeps a file beside the sessions, `.<random>.active-runs.marks`. A line is `+mark` or `-mark`, the first
-//! one says on which start of which machine, and where processes are numbered apart (containers), in
-//! which of these places. Best effort: a store that cannot be written has no such file.
+//! Each process keeps a file beside the sessions, `.<random>.active-runs.marks`. A line is `+mark` or
+//! `-mark`, the first one says on which start of which machine, and where processes are numbered apart
+//! (containers), in which of these places. Best effort: a store that cannot be written has no such file.
 
 use super::process_file::ProcessFile;
 use std::{

@@ -13,10 +13,14 @@ use rustix::{
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::Path,
     sync::Arc,
 };
+use tempfile::NamedTempFile;
+
+/// Names to try before giving up.
+const TRIES: usize = 100;
 
 /// NONBLOCK: a FIFO in the place of the file must not hold us.
 const READ: OFlags =
@@ -86,6 +90,23 @@ pub(super) fn open_without_lock(path: &Path) -> Result<Option<File>, Trouble> {
 /// Locks a file for as long as it is open, unless somebody else does; waits for nobody.
 pub(super) fn try_lock(file: &File) -> io::Result<()> {
     flock(file, FlockOperation::NonBlockingLockExclusive).map_err(Into::into)
+}
+
+/// Makes a file with a new name whose lock is held. Whoever looks for what dead processes left may take it
+/// for that between its birth and its lock: then it is made again.
+pub(super) fn make_locked(
+    make: impl Fn() -> io::Result<NamedTempFile>,
+) -> io::Result<NamedTempFile> {
+    for _ in 0..TRIES {
+        let made = make()?;
+        match try_lock(made.as_file()) {
+            Ok(()) if made.as_file().metadata()?.nlink() > 0 => return Ok(made),
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("temporary files are removed as soon as they are made"))
 }
 
 /// Gives the lock of a file back.

@@ -5,8 +5,8 @@
 //! words are lost. It never parses or copies the history through memory to change a message, and
 //! knows nothing of runs. All of it uses the disk; only `add_message`, `claim_message` and
 //! `free_stamp` are quick enough for the JavaScript thread. Except at the end of the process, none of it
-//! waits for another writer: a call that cannot be finished now says
-//! when to call it again ([`Turn`]), and [`Store::call`] does so.
+//! waits for another writer: a call that cannot be finished now says when to call it again ([`Turn`]), and
+//! [`Store::call`] does so.
 //!
 //! The way of a write: `session_file` opens and locks the file (`lock`), once nobody is in the midst of
 //! writing it (`rest`, `lease`), knows its lines (`layout`, `line`), plans the next version (`plan`),
@@ -266,10 +266,10 @@ impl Store {
     /// Adds a message at the end, unless one with this id is there. `line` is the message's JSON. It is
     /// not synced; see [`Store::sync_later`].
     ///
-    /// Waits for others for a few milliseconds at most: where another writer is at work for longer, or the file would have to be written anew,
-    /// the message is added as soon as that can be done, before anything else that is asked of the
-    /// session; the result is then [`Addition::Later`], and the message is in a file of its own until
-    /// then.
+    /// Waits for others for a few milliseconds at most. Where another writer is at work for longer, or the
+    /// file would have to be written anew, the message is added as soon as that can be done, before
+    /// anything else that is asked of the session; the result is then [`Addition::Later`], and the message
+    /// is in a file of its own until then.
     ///
     /// # Errors
     /// When the file cannot be read or written.

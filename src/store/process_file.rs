@@ -4,7 +4,7 @@
 
 use super::{
     identity::Identity,
-    lock::{create_folder, open_to_lock, try_lock},
+    lock::{create_folder, make_locked, open_to_lock, try_lock},
 };
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,9 +13,6 @@ use std::{
     path::{Path, PathBuf},
 };
 use tempfile::Builder;
-
-/// Names to try before giving up.
-const TRIES: usize = 100;
 
 /// A file whose lock this process holds.
 #[derive(Debug)]
@@ -31,25 +28,10 @@ impl ProcessFile {
         create_folder(folder)?;
         let mut options = OpenOptions::new();
         options.append(true).mode(0o600).create_new(true);
-        for _ in 0..TRIES {
-            let made = Builder::new()
-                .prefix(".")
-                .suffix(suffix)
-                .make_in(folder, |path| options.open(path))?;
-            let (file, path) = made.into_parts();
-            // Between its birth and its lock, another process may have taken it for a dead one's.
-            match try_lock(&file) {
-                Ok(()) => {
-                    let made = Self { path: path.keep()?, file };
-                    if made.is_there() {
-                        return Ok(made);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::Error::other("files are removed as soon as they are made"))
+        let make =
+            || Builder::new().prefix(".").suffix(suffix).make_in(folder, |path| options.open(path));
+        let (file, path) = make_locked(make)?.into_parts();
+        Ok(Self { path: path.keep()?, file })
     }
 
     /// Those of dead processes. As long as one is held here, nobody else finds it.

@@ -165,6 +165,12 @@ impl Fixture {
         self.store.add(&self.session, id, message(id, "").as_bytes(), NOW).unwrap()
     }
 
+    /// What is said at once, without waiting until it is there.
+    fn add_at_once(&self, id: &str) -> Addition {
+        let line = message(id, "").into_bytes();
+        self.store.add_message(&self.session, id, line, NOW).unwrap()
+    }
+
     fn put(&self, id: &str, content: &str) {
         self.put_line(id, &message(id, content));
     }
@@ -383,10 +389,7 @@ mod session_files {
     fn a_message_is_appended_to_a_long_history_before_that_is_read() {
         let history = long_history();
         let fixture = Fixture::with(&history);
-        let add = |id: &str| {
-            let line = message(id, "").into_bytes();
-            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
-        };
+        let add = |id: &str| fixture.add_at_once(id);
         assert_eq!(add("new"), Addition::Done);
         assert_eq!(fixture.text(), history.clone() + &lines(&["new"]));
         assert_eq!(add("new"), Addition::AlreadyThere);
@@ -412,10 +415,7 @@ mod session_files {
         let fixture = Fixture::with(lines(&["1"]));
         let held = File::open(fixture.path()).unwrap();
         held.lock().unwrap();
-        let add = |id: &str| {
-            let line = message(id, "").into_bytes();
-            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
-        };
+        let add = |id: &str| fixture.add_at_once(id);
         assert_eq!(
             ["2", "3", "2"].map(add),
             [Addition::Done, Addition::Done, Addition::AlreadyThere]
@@ -428,10 +428,7 @@ mod session_files {
     fn who_adds_a_message_does_not_wait_for_a_writer_and_keeps_the_order() {
         let fixture = Fixture::with(lines(&["1"]));
         let mut writer = File::create(fixture.path()).unwrap();
-        let add = |id: &str| {
-            let line = message(id, "").into_bytes();
-            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
-        };
+        let add = |id: &str| fixture.add_at_once(id);
         assert_eq!(add("2"), Addition::Later);
         assert_eq!(add("3"), Addition::Later);
         writer.write_all(lines(&["1"]).as_bytes()).unwrap();
@@ -1293,10 +1290,7 @@ mod lost_updates {
         let history: String = (0..600).map(|n| message(&format!("m{n}"), &big) + "\n").collect();
         let fixture = Fixture::with(&history);
         fs::write(fixture.index(), entry("s", 600, 5, "t")).unwrap();
-        let add = |id: &str| {
-            let line = message(id, "").into_bytes();
-            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
-        };
+        let add = |id: &str| fixture.add_at_once(id);
         assert_eq!(add("m3"), Addition::Done);
         until("it is there once", || fixture.text().lines().count() == 600);
         assert_ne!(add("new"), Addition::AlreadyThere);
@@ -1359,10 +1353,7 @@ mod lost_updates {
     fn what_comes_after_a_deletion_is_kept_though_an_older_message_still_waits() {
         let fixture = Fixture::with(lines(&["1"]));
         let writer = File::create(fixture.path()).unwrap();
-        let add = |id: &str| {
-            let line = message(id, "").into_bytes();
-            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
-        };
+        let add = |id: &str| fixture.add_at_once(id);
         assert_eq!(add("before"), Addition::Later);
         fs::remove_file(fixture.path()).unwrap();
         drop(writer);
@@ -1377,10 +1368,7 @@ mod lost_updates {
     fn what_a_route_has_lost_is_put_back_before_what_comes_next_and_as_it_was_edited() {
         let fixture = Fixture::with(lines(&["1"]));
         let mut writer = File::create(fixture.path()).unwrap();
-        let add = |id: &str| {
-            let line = message(id, "").into_bytes();
-            fixture.store.add_message(&fixture.session, id, line, NOW).unwrap()
-        };
+        let add = |id: &str| fixture.add_at_once(id);
         assert_eq!(add("2"), Addition::Later);
         writer.write_all(lines(&["1"]).as_bytes()).unwrap();
         drop(writer);
