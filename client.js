@@ -1,10 +1,406 @@
 'use strict';
 
-// For browsers: nothing native, nothing of Node.
+// For browsers: nothing native, nothing of Node, and small. How a reader gets a run to its end over as many connections
+// as that takes.
+
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 10_000;
+/** A silence is noticed so much later at most, also when timers stood still, as in a laptop that slept. */
+const LOOK_MS = 5_000;
+/** Tries in a row that the server answers with an error before that counts; a network that is away is tried for ever. */
+const SERVER_ERRORS = 8;
+/** Tries to find the run of a message whose request was lost. */
+const SEARCHES = 4;
+const DEFAULT_SILENCE_MS = 40_000;
 
 const OPEN = new Set(['streaming', 'input-streaming', 'input-available']);
 
-exports.dropOpenParts = function dropOpenParts(message) {
+function dropOpenParts(message) {
   const firstOpen = message.parts.findIndex((part) => OPEN.has(part.state));
   return firstOpen === -1 ? message : { ...message, parts: message.parts.slice(0, firstOpen) };
-};
+}
+
+/** An end that no further try can change. */
+class RunStreamError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.name = 'RunStreamError';
+    this.status = status;
+  }
+}
+
+const abortError = () => new DOMException('The run is no longer read', 'AbortError');
+const noop = () => {};
+
+/** Waits before a try: longer each time, shorter when the network comes back or the signal is aborted. */
+function pause(attempt, signal) {
+  const longest = Math.min(FIRST_PAUSE_MS * 2 ** (attempt - 1), LONGEST_PAUSE_MS);
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      globalThis.removeEventListener?.('online', end);
+      signal?.removeEventListener('abort', end);
+      resolve();
+    };
+    const timer = setTimeout(end, (longest * (1 + Math.random())) / 2);
+    globalThis.addEventListener?.('online', end);
+    signal?.addEventListener('abort', end);
+    if (signal?.aborted) end();
+  });
+}
+
+/** Throws what the server says in the place of a run. */
+async function check(response) {
+  if (response.ok) return;
+  const { status } = response;
+  const text = await response.text().catch(noop);
+  throw new RunStreamError(text || `The server answered ${status}`, status);
+}
+
+/** What `work` gives, unless that takes too long by the clock, or the signal is aborted. */
+function within(silenceMs, signal, work) {
+  return new Promise((resolve, reject) => {
+    const since = Date.now();
+    const end = (settle) => (value) => {
+      clearInterval(timer);
+      signal.removeEventListener('abort', abort);
+      settle(value);
+    };
+    const abort = end(() => reject(abortError()));
+    const timer = setInterval(
+      () => {
+        if (Date.now() - since >= silenceMs) end(reject)(new Error(`nothing came for ${silenceMs} ms`));
+      },
+      Math.min(silenceMs, LOOK_MS),
+    );
+    signal.addEventListener('abort', abort);
+    if (signal.aborted) abort();
+    work.then(end(resolve), end(reject));
+  });
+}
+
+/** Cuts server-sent events out of text that comes in pieces, and gives each `(id, data)` to `onFrame`. */
+function parser(onFrame) {
+  let rest = '';
+  let id;
+  let data;
+  return (text) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop();
+    for (const raw of lines) {
+      const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
+      if (line === '') {
+        if (id !== undefined || data !== undefined) onFrame(id, data);
+        id = data = undefined;
+      } else if (line.startsWith('data:')) {
+        const value = line.slice(line[5] === ' ' ? 6 : 5);
+        data = data === undefined ? value : `${data}\n${value}`;
+      } else if (line.startsWith('id:')) {
+        id = line.slice(3).trim();
+      }
+    }
+  };
+}
+
+/** How much of the run was told: of each text its length, of the rest the number of chunks. */
+class Told {
+  texts;
+  others;
+
+  constructor(other) {
+    this.texts = new Map(other?.texts);
+    this.others = other?.others ?? 0;
+  }
+
+  /** Counts the chunk. Returns what of it goes beyond `had`, which it counts as well: the chunk, a part of it, or nothing. */
+  beyond(had, chunk) {
+    const { id, delta } = chunk;
+    if (typeof delta !== 'string') {
+      this.others += 1;
+      if (this.others <= had.others) return undefined;
+      had.others = this.others;
+      return chunk;
+    }
+    const before = this.texts.get(id) ?? 0;
+    const known = had.texts.get(id) ?? 0;
+    this.texts.set(id, before + delta.length);
+    if (before + delta.length <= known) return undefined;
+    had.texts.set(id, before + delta.length);
+    return before < known ? { ...chunk, delta: delta.slice(known - before) } : chunk;
+  }
+}
+
+/**
+ * The chunks of a run to its end. `connect(lastEventId, signal)` asks for them; `first` is an answer that is there already.
+ * `reader.lastEventId` is kept up to date.
+ */
+async function* follow(reader, { connect, first, silenceMs, signal, onReconnect }) {
+  const had = new Told();
+  let response = first;
+  let messageId;
+  let runId;
+  let attempt = 0;
+  let serverErrors = 0;
+  for (;;) {
+    const connection = new AbortController();
+    const stop = () => connection.abort();
+    signal.addEventListener('abort', stop);
+    let bytes;
+    let cause;
+    try {
+      response ??= await within(silenceMs, signal, connect(reader.lastEventId, connection.signal));
+      if (response.status === 204) {
+        if (attempt === 0 && reader.lastEventId === undefined) return;
+        throw new RunStreamError('The run has ended and can no longer be resumed: load its messages', 204);
+      }
+      await check(response);
+      const id = response.headers.get('x-run-id') ?? runId;
+      if (runId !== undefined && id !== runId) throw anotherRun();
+      runId = id;
+      bytes = response.body.getReader();
+      let chunks = [];
+      const parse = parser((eventId, data) => chunks.push([eventId, data]));
+      const decoder = new TextDecoder();
+      let told;
+      let isOver = false;
+      while (!isOver) {
+        const { value, done } = await within(silenceMs, signal, bytes.read());
+        if (done) break;
+        parse(decoder.decode(value, { stream: true }));
+        const ready = chunks;
+        chunks = [];
+        for (const [eventId, data] of ready) {
+          let chunk;
+          if (data === '[DONE]') isOver = true;
+          else if (data !== undefined) {
+            chunk = JSON.parse(data);
+            if (chunk.type === 'start') {
+              if (messageId !== undefined && chunk.messageId !== messageId) throw anotherRun();
+              // Told from the beginning once more: what was had is left out.
+              told = new Told();
+              messageId = chunk.messageId;
+            }
+            told ??= new Told(had);
+            chunk = told.beyond(had, chunk);
+            isOver = chunk?.type === 'finish';
+          }
+          if (eventId !== undefined) reader.lastEventId = eventId;
+          attempt = 0;
+          serverErrors = 0;
+          if (chunk !== undefined) yield chunk;
+          if (isOver) return;
+        }
+      }
+      // Of a stream without ids the end of the bytes is the end.
+      if (isOver || (reader.lastEventId === undefined && told !== undefined && messageId === undefined)) return;
+      cause = new Error('the connection ended before the run did');
+    } catch (error) {
+      if (signal.aborted) throw abortError();
+      const isPassing = attempt > 0 && isServers(error) && (serverErrors += 1) < SERVER_ERRORS;
+      if (!isPassing && (error instanceof RunStreamError || error instanceof SyntaxError)) throw error;
+      cause = error;
+    } finally {
+      signal.removeEventListener('abort', stop);
+      bytes?.cancel().catch(noop);
+      connection.abort();
+    }
+    response = undefined;
+    attempt += 1;
+    onReconnect?.({ attempt, cause });
+    await pause(attempt, signal);
+  }
+}
+
+/** Whether it is the server's trouble, which passes. */
+const isServers = ({ status }) => status >= 500 || status === 408 || status === 429;
+const anotherRun = () => new RunStreamError('The chat has another run by now: load its messages');
+
+const resolved = async (value, argument) => (typeof value === 'function' ? value(argument) : value);
+
+async function headersOf(...sources) {
+  const all = new Headers();
+  for (const source of sources) {
+    const headers = await resolved(source);
+    if (headers) new Headers(headers).forEach((value, name) => all.set(name, value));
+  }
+  return all;
+}
+
+function checkSilence(silenceMs = DEFAULT_SILENCE_MS) {
+  if (!(silenceMs > 0)) throw new TypeError('silenceMs: must be a number of milliseconds above 0');
+  return silenceMs;
+}
+
+function readRun(url, { lastEventId, headers, fetch, silenceMs, signal, onReconnect } = {}) {
+  const ms = checkSilence(silenceMs);
+  const reader = { lastEventId: lastEventId ?? undefined };
+  const connect = async (id, connected) =>
+    (fetch ?? globalThis.fetch)(url, {
+      headers: await headersOf(headers, id !== undefined && { 'last-event-id': id }),
+      signal: connected,
+    });
+  const stopped = signal ?? new AbortController().signal;
+  reader[Symbol.asyncIterator] = () => follow(reader, { connect, silenceMs: ms, signal: stopped, onReconnect });
+  return reader;
+}
+
+class RunChatTransport {
+  /** What the chat of the SDK asks: whether a resumed stream begins at the beginning. */
+  resumeStreamIsReplay = true;
+  #options;
+  /** By chat, who reads its run: a later reader is no reason to stop it. */
+  #readers = new Map();
+
+  constructor({ api = '/api/chat', streamApi, stopApi, headers, fetch, silenceMs, onReconnect } = {}) {
+    this.#options = { api, streamApi, stopApi, headers, fetch, silenceMs: checkSilence(silenceMs), onReconnect };
+  }
+
+  async sendMessages({ chatId, messages, abortSignal, trigger, messageId, headers, body }) {
+    const post = new AbortController();
+    const sent = headersOf({ 'content-type': 'application/json' }, this.#options.headers, headers).then((all) =>
+      this.#fetch(this.#options.api, {
+        method: 'POST',
+        headers: all,
+        body: JSON.stringify({ ...body, id: chatId, messages, trigger, messageId }),
+        signal: post.signal,
+      }),
+    );
+    return this.#read(chatId, headers, abortSignal, sent, async (signal) => {
+      const { silenceMs } = this.#options;
+      const response = await within(silenceMs, signal, sent).catch((error) => {
+        // Unless it was stopped: what is on its way is to arrive before the stop does.
+        if (!signal.aborted) post.abort();
+        return this.#search(chatId, messages.at(-1)?.id, headers, signal, error);
+      });
+      await check(response);
+      if (response.status !== 204) return response;
+      throw new RunStreamError('The message was answered before: load the messages of the chat', 204);
+    });
+  }
+
+  async reconnectToStream({ chatId, abortSignal, headers }) {
+    return this.#read(chatId, headers, abortSignal, undefined, async (signal) => {
+      const response = await within(this.#options.silenceMs, signal, this.#connect(chatId, headers, undefined, signal));
+      await check(response);
+      return response.status === 204 ? null : response;
+    });
+  }
+
+  async stop(chatId, { headers } = {}) {
+    const { api, stopApi } = this.#options;
+    const url = await resolved(stopApi ?? `${api}/${encodeURIComponent(chatId)}/stop`, chatId);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const init = { method: 'POST', body: JSON.stringify({ id: chatId }), keepalive: true };
+        const all = await headersOf({ 'content-type': 'application/json' }, this.#options.headers, headers);
+        return await check(await this.#fetch(url, { ...init, headers: all }));
+      } catch (error) {
+        if (attempt >= SERVER_ERRORS || (error instanceof RunStreamError && !isServers(error))) throw error;
+      }
+      await pause(attempt);
+    }
+  }
+
+  #fetch(url, init) {
+    return (this.#options.fetch ?? globalThis.fetch)(url, init);
+  }
+
+  async #connect(chatId, headers, lastEventId, signal) {
+    const { api, streamApi } = this.#options;
+    return this.#fetch(await resolved(streamApi ?? `${api}/${encodeURIComponent(chatId)}/stream`, chatId), {
+      headers: await headersOf(this.#options.headers, headers, lastEventId !== undefined && { 'last-event-id': lastEventId }),
+      signal,
+    });
+  }
+
+  /**
+   * The stream that `open` gets the first response of; `null` where that is none. The chat aborts its signal to stop the
+   * run, and when another reader takes its place, which is no reason to stop the run.
+   */
+  async #read(chatId, headers, chatSignal, sent, open) {
+    const stopped = new AbortController();
+    this.#readers.set(chatId, stopped);
+    const onAbort = () => {
+      stopped.abort();
+      setTimeout(async () => {
+        if (this.#readers.get(chatId) !== stopped) return;
+        // A run that is about to begin is stopped when it has begun.
+        await sent?.catch(noop);
+        await this.stop(chatId, { headers }).catch((error) => console.error(error));
+      });
+    };
+    const unlink = () => chatSignal?.removeEventListener('abort', onAbort);
+    chatSignal?.addEventListener('abort', onAbort);
+    if (chatSignal?.aborted) onAbort();
+    try {
+      const first = await open(stopped.signal);
+      if (first !== null) return this.#stream(chatId, first, headers, stopped, unlink);
+      unlink();
+      return null;
+    } catch (error) {
+      unlink();
+      throw error;
+    }
+  }
+
+  /** The response of the run of this message, whose request was lost. */
+  async #search(chatId, userMessageId, headers, signal, error) {
+    for (let search = 1; search <= SEARCHES && !signal.aborted; search++) {
+      const connection = new AbortController();
+      const response = await within(
+        this.#options.silenceMs,
+        signal,
+        this.#connect(chatId, headers, undefined, connection.signal),
+      ).catch(noop);
+      if (response?.status === 200 && response.headers.get('x-run-user-message') === encodeURIComponent(userMessageId)) {
+        return response;
+      }
+      connection.abort();
+      if (search < SEARCHES) await pause(search + 1, signal);
+    }
+    throw signal.aborted ? abortError() : error;
+  }
+
+  #stream(chatId, first, headers, stopped, unlink) {
+    const { silenceMs, onReconnect } = this.#options;
+    const chunks = follow({}, {
+      connect: (id, signal) => this.#connect(chatId, headers, id, signal),
+      first,
+      silenceMs,
+      signal: stopped.signal,
+      onReconnect: onReconnect && (({ attempt, cause }) => onReconnect({ chatId, attempt, cause })),
+    });
+    let isAborted = false;
+    return new ReadableStream(
+      {
+        async pull(controller) {
+          try {
+            const { value, done } = await chunks.next();
+            if (!done) {
+              isAborted ||= value.type === 'abort';
+              controller.enqueue(value);
+              return;
+            }
+            unlink();
+            // Which the chat takes for a stop: of the chunk itself it takes no notice.
+            if (isAborted) controller.error(abortError());
+            else controller.close();
+          } catch (error) {
+            unlink();
+            controller.error(error);
+          }
+        },
+        cancel() {
+          unlink();
+          stopped.abort();
+        },
+      },
+      { highWaterMark: 0 },
+    );
+  }
+}
+
+exports.RunChatTransport = RunChatTransport;
+exports.RunStreamError = RunStreamError;
+exports.dropOpenParts = dropOpenParts;
+exports.readRun = readRun;

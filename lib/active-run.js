@@ -5,8 +5,8 @@
 
 const { constants } = require('node:os');
 const { inspect } = require('node:util');
-const { shown: shownValue } = require('./arguments.js');
-const { invalidArgument } = require('./errors.js');
+const { shown: shownValue, toJson } = require('./arguments.js');
+const { callNative, invalidArgument } = require('./errors.js');
 
 const SIGNALS = constants.signals;
 const SIGNAL_NUMBERS = new Set(Object.values(SIGNALS));
@@ -166,6 +166,11 @@ class ActiveRun {
    */
   get whenEnded() {
     return this[STATE].whenEnded();
+  }
+
+  /** Puts a chunk into the stream. On the prototype, as whatever the module does not have that would show in a copy. */
+  emit(chunk) {
+    return callNative(() => this[STATE].handle.emit(toJson('chunk', chunk)));
   }
 
   toJSON() {

@@ -32,13 +32,22 @@ class Hub {
   /** Who reads runs as bytes. */
   readers = new Readers(BUDGET_MS, () => this.#pending.size > 0);
 
-  /** Starts a run. Throws when the session's run is running, natively or as seen from here. */
+  /**
+   * Starts a run. Throws when the session's run is running, natively or as seen from here, unless that answers the same
+   * user's message: then it is the run. `null` when the message was answered by a run that is gone.
+   */
   start(values) {
-    if (this.#views.get(values.sessionId)?.isRunning) {
+    const { sessionId, userMessageId } = values;
+    if (userMessageId !== undefined) {
+      const known = this.find(sessionId);
+      if (known?.userMessageId === userMessageId) return known;
+    }
+    if (this.#views.get(sessionId)?.isRunning) {
       const error = new Error('Active run already exists for this session');
       throw Object.assign(error, { code: 'RUN_ALREADY_ACTIVE' });
     }
-    return this.#show(callNative(() => this.#bell.start(values)), true);
+    const handle = callNative(() => this.#bell.start(values));
+    return handle === null ? null : this.#show(handle, true);
   }
 
   /** The view of the session's run, of whichever copy or thread started it. */

@@ -11,6 +11,8 @@ const TEXT_DELTA = 0;
 const TEXT_END = 1;
 const REASONING_DELTA = 2;
 const REASONING_END = 3;
+/** An event that subscribers are not told of: it is in no stream of the module's. */
+const EXTRA = 7;
 const COUNT = 0;
 const STATE = 1;
 const FIRST_CODE = 2;
@@ -64,7 +66,7 @@ class EventReader {
       const stop = start + (code >>> 3);
       if ((code & 7) === TEXT_DELTA) {
         onEvent({ type: 'text-delta', id, delta: text.slice(start, stop) });
-      } else {
+      } else if ((code & 7) !== EXTRA) {
         onEvent(this.#other(code & 7, start, stop));
         id = this.#textId;
       }
@@ -72,7 +74,10 @@ class EventReader {
     }
   }
 
-  /** The next of the events that were pulled. Called once for each: it counts nothing. */
+  /**
+   * The next of the events that were pulled; `null` for one that nobody is told of. Called once for each: it counts
+   * nothing.
+   */
   next() {
     const code = this.#codes[this.#at++];
     const start = this.#start;
@@ -94,6 +99,8 @@ class EventReader {
         return { type: 'text-end', id: this.#textId };
       case REASONING_END:
         return { type: 'reasoning-end', id: this.#reasoningId };
+      case EXTRA:
+        return null;
       default: {
         const event = JSON.parse(this.#text.slice(start, stop));
         if (event.type === 'text-start') this.#textId = event.id;
@@ -314,13 +321,24 @@ class RunView {
     this.#handle.release();
   }
 
+  /** What comes first in the ids of its frames. */
+  get stamp() {
+    return this.#handle.stamp;
+  }
+
+  /** The id of the user's message that it answers; `undefined` where that is not known. */
+  get userMessageId() {
+    return this.#handle.userMessageId ?? undefined;
+  }
+
   /** The run as server-sent events. Says whether it goes on after `lastEventId`, if that is given. */
-  openFrames({ replay, lastEventId, protocol }) {
+  openFrames({ replay, lastEventId, protocol, resume }) {
     const handle = this.#handle;
     const isAiSdk = protocol === 'ai-sdk';
     if (lastEventId !== undefined) {
       const event = handle.resumePoint(lastEventId);
-      if (event !== null) return { frames: handle.frames(isAiSdk, 'resume', event), isResumed: true };
+      const from = resume === 'rewind' ? 'rewind' : 'after';
+      if (event !== null) return { frames: handle.frames(isAiSdk, from, event), isResumed: true };
     }
     // What cannot be resumed is told from the beginning.
     const isResumed = lastEventId === undefined ? undefined : false;
@@ -371,9 +389,11 @@ class RunView {
         left = only.runInAsyncScope(this.#tellOnly, this, only, left);
       } else {
         const event = this.#reader.next();
-        this.#buffer?.push(event);
-        subscribers.notify(event, this.#seen++);
+        const number = this.#seen++;
         left--;
+        if (event === null) continue;
+        this.#buffer?.push(event);
+        subscribers.notify(event, number);
       }
     }
     return state;
@@ -385,9 +405,10 @@ class RunView {
     const { callback, from } = only;
     while (left > 0 && subscribers.only === only) {
       const event = this.#reader.next();
-      this.#buffer?.push(event);
       left--;
       const number = this.#seen++;
+      if (event === null) continue;
+      this.#buffer?.push(event);
       if (number < from) continue;
       try {
         callback(event);
@@ -483,7 +504,9 @@ class RunView {
 
   #replay(onEvent) {
     if (this.#buffer !== null) {
-      for (let index = 0; index < this.#seen; index++) onEvent(this.#buffer[index]);
+      // Those of this moment: a callback may have more delivered.
+      const { length } = this.#buffer;
+      for (let index = 0; index < length; index++) onEvent(this.#buffer[index]);
       return;
     }
     // Of its own, because a callback may begin another replay.

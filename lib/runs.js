@@ -17,15 +17,22 @@ const {
 const { environment } = require('./environment.js');
 const { invalidArgument } = require('./errors.js');
 const { getHub } = require('./hub.js');
+const { userLine } = require('./messages.js');
 const { LONGEST_MS, checkErrors, defaultStoreDir } = require('./settings.js');
 
 function startRun(params) {
   // Each member is read once: what was checked is what is used.
-  const { sessionId, message, agentSessionId, agent, errors, maxSilenceMs, maxRunMs } = checkObject('params', params);
+  const { sessionId, message, userMessage, agentSessionId, agent, errors, maxSilenceMs, maxRunMs } = checkObject(
+    'params',
+    params,
+  );
   checkSessionId(sessionId);
   const hub = getHub();
+  const user = isAbsent(userMessage) ? undefined : userLine('userMessage', userMessage);
   const values = {
     sessionId,
+    userMessageId: user?.id,
+    userMessageLine: user?.line,
     ...readAgent(agent),
     message: checkString('message', message, { nul: false }),
     agentSessionId: checkOptionalString('agentSessionId', agentSessionId, { nul: false }),
@@ -34,7 +41,7 @@ function startRun(params) {
     maxSilenceMs: checkOptionalInteger('maxSilenceMs', maxSilenceMs, 0, LONGEST_MS),
     maxRunMs: checkOptionalInteger('maxRunMs', maxRunMs, 0, LONGEST_MS),
   };
-  return hub.start(values).activeRun;
+  return hub.start(values)?.activeRun ?? null;
 }
 
 function subscribeToRun(sessionId, callback, options) {

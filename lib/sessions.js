@@ -8,6 +8,7 @@ const binding = require('./binding.js');
 const { callNative, invalidArgument } = require('./errors.js');
 const { getHub } = require('./hub.js');
 const { defaultStoreDir } = require('./settings.js');
+const { toUiMessage } = require('./ui-messages.js');
 
 const DEFAULT_TITLE = 'New Chat';
 
@@ -17,9 +18,14 @@ async function callStore(call) {
   return json === undefined ? undefined : JSON.parse(json);
 }
 
-async function readMessages(sessionId) {
+async function readMessages(sessionId, options = {}) {
   checkSessionId(sessionId);
-  return callStore(() => binding.readMessages(sessionId, defaultStoreDir));
+  const { format = 'stored' } = checkObject('options', options);
+  if (format !== 'stored' && format !== 'ui') {
+    throw invalidArgument('format', `must be "stored" or "ui", not ${shown(format)}`);
+  }
+  const messages = await callStore(() => binding.readMessages(sessionId, defaultStoreDir));
+  return format === 'ui' ? messages.map(toUiMessage).filter((message) => message !== undefined) : messages;
 }
 
 async function upsertMessages(sessionId, messages, options = {}) {

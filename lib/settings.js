@@ -30,11 +30,16 @@ const BYTES = {
   maxStderrBytes: 2 ** 30,
 };
 const ERRORS = ['auto', 'module', 'full'];
-const KEYS = ['storeDir', 'errors', ...Object.keys(MILLISECONDS), ...Object.keys(BYTES)];
+const STORE_FORMATS = ['module', 'ui'];
+const KEYS = ['storeDir', 'errors', 'storeFormat', ...Object.keys(MILLISECONDS), ...Object.keys(BYTES)];
 
 function checkErrors(name, value) {
-  if (!ERRORS.includes(value)) {
-    throw invalidArgument(name, `must be one of ${ERRORS.join(', ')}, not ${shown(value)}`);
+  return checkOneOf(name, value, ERRORS);
+}
+
+function checkOneOf(name, value, allowed) {
+  if (!allowed.includes(value)) {
+    throw invalidArgument(name, `must be one of ${allowed.join(', ')}, not ${shown(value)}`);
   }
   return value;
 }
@@ -50,6 +55,8 @@ function configure(settings = {}) {
       change.storeDir = isAbsolute(value) ? resolve(value) : resolve(workingDirectory(key), value);
     } else if (key === 'errors') {
       change.errors = checkErrors(key, value);
+    } else if (key === 'storeFormat') {
+      change.storeFormat = checkOneOf(key, value, STORE_FORMATS);
     } else {
       if (key in MILLISECONDS) checkInteger(key, value, 0, MILLISECONDS[key]);
       else checkInteger(key, value, 1, BYTES[key]);

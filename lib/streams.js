@@ -16,7 +16,7 @@ const BODILESS = [204, 205, 304];
 const RESUME_HEADER = 'last-event-id';
 
 function readOptions(options = {}) {
-  const { replay = true, lastEventId, protocol = 'module' } = checkObject('options', options);
+  const { replay = true, lastEventId, protocol = 'module', resume = 'exact' } = checkObject('options', options);
   const { heartbeatMs = DEFAULT_HEARTBEAT_MS } = options;
   if (replay !== true && replay !== false && replay !== 'compact') {
     throw invalidArgument('replay', `must be true, false or "compact", not ${shown(replay)}`);
@@ -24,12 +24,16 @@ function readOptions(options = {}) {
   if (protocol !== 'module' && protocol !== 'ai-sdk') {
     throw invalidArgument('protocol', `must be "module" or "ai-sdk", not ${shown(protocol)}`);
   }
+  if (resume !== 'exact' && resume !== 'rewind') {
+    throw invalidArgument('resume', `must be "exact" or "rewind", not ${shown(resume)}`);
+  }
   if (!Number.isInteger(heartbeatMs) || heartbeatMs < 0 || heartbeatMs > LONGEST_MS) {
     throw invalidArgument('heartbeatMs', `must be a whole number from 0 to ${LONGEST_MS}`);
   }
   return {
     replay,
     protocol,
+    resume,
     heartbeatMs,
     lastEventId: checkOptionalString('lastEventId', lastEventId),
   };
@@ -72,8 +76,8 @@ function resumeHeader(request) {
 }
 
 /** Adds a reader to the view's run. Says whether it goes on after `lastEventId`, if that is given. */
-function open(view, { replay, protocol, heartbeatMs, lastEventId }) {
-  const { frames, isResumed } = view.openFrames({ replay, lastEventId, protocol });
+function open(view, { replay, protocol, resume, heartbeatMs, lastEventId }) {
+  const { frames, isResumed } = view.openFrames({ replay, lastEventId, protocol, resume });
   const { readers } = getHub();
   const isAiSdk = protocol === 'ai-sdk';
   return { readers, reader: readers.open(view, { frames, isAiSdk, heartbeatMs }), isResumed };
@@ -133,7 +137,12 @@ function headersOf(view, { protocol, headers }, isResumed) {
     'x-accel-buffering': 'no',
     'x-run-active': String(view.isRunning),
   });
-  if (protocol === 'ai-sdk') all.set('x-vercel-ai-ui-message-stream', 'v1');
+  if (protocol === 'ai-sdk') {
+    all.set('x-vercel-ai-ui-message-stream', 'v1');
+    all.set('x-run-id', String(view.stamp));
+    // A header has no characters but those.
+    if (view.userMessageId !== undefined) all.set('x-run-user-message', encodeURIComponent(view.userMessageId));
+  }
   if (isResumed !== undefined) all.set('x-run-resumed', String(isResumed));
   return withHeaders(all, headers);
 }

@@ -40,8 +40,8 @@ pub struct Batch {
 impl Batch {
     /// Reads events from the cursor on: as many as `codes` has room for, or fewer, when they are
     /// long. Each gets a code, `units << 3 | kind`, where `units` is the length of its text in UTF-16
-    /// units and `kind` is that of [`Kind`] (starts and JSON events: [`Kind::Json`]). Returns how
-    /// many were read.
+    /// units and `kind` is that of [`Kind`] (starts and JSON events: [`Kind::Json`]; events that
+    /// JavaScript is not told of: [`Kind::Extra`], without a text). Returns how many were read.
     pub fn fill(&mut self, log: &EventLog, cursor: &mut Cursor, codes: &mut [u32]) -> usize {
         *self = Self {
             narrow: reuse(std::mem::take(&mut self.narrow)),
@@ -59,7 +59,7 @@ impl Batch {
                 Kind::TextDelta | Kind::ReasoningDelta => {
                     (entry.kind, self.push_delta(entry.payload))
                 }
-                Kind::TextEnd | Kind::ReasoningEnd => (entry.kind, 0),
+                Kind::TextEnd | Kind::ReasoningEnd | Kind::Extra => (entry.kind, 0),
                 Kind::Json | Kind::Orphan => (Kind::Json, self.push_json(entry.payload, is_long)),
                 Kind::TextStart | Kind::ReasoningStart => {
                     let mut json = Vec::new();

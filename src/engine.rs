@@ -16,7 +16,7 @@ use crate::{
     runtime::runtime,
     session_id::SessionId,
     settings::Settings,
-    store::{self, Attempts, Ledger, LiveMessage, Store},
+    store::{self, Addition, Attempts, Ledger, LiveMessage, Store},
 };
 use std::{
     path::Path,
@@ -41,36 +41,75 @@ const AFTER_KILL: Duration = Duration::from_secs(2);
 /// How long a start waits for the note of its mark.
 const NOTE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Starts a run for a session whose run, if it had one, is over. Returns at once: the agent is
-/// started, and read, on other threads. `watcher` is woken by whatever it publishes; `on_over` is
-/// called when it no longer counts as running.
+/// A user's message that is stored before its run is started.
+#[derive(Clone, Debug)]
+pub struct UserMessage {
+    /// Its id.
+    pub id: String,
+    /// Its JSON up to the timestamp, without the closing brace.
+    pub line: String,
+}
+
+/// Stores a user's message, unless one with its id is there.
+///
+/// # Errors
+/// `NO_THREADS`, `STORE_FAILED`.
+pub fn add_user_message(
+    store: &Arc<Store>,
+    session: &SessionId,
+    UserMessage { id, line }: &UserMessage,
+) -> Result<Addition> {
+    // First: what is refused is not written.
+    disk()?;
+    let now = clock::now_ms();
+    let line = format!("{line},\"timestamp\":\"{}\"}}", clock::iso(now));
+    let addition = store.add_message(session, id, line.into_bytes(), now)?;
+    if addition != Addition::AlreadyThere {
+        store.sync_later(session.clone());
+    }
+    Ok(addition)
+}
+
+/// Starts a run for a session whose run, if it had one, is over; stores the user's message before, if
+/// one is given. Returns at once: the agent is started, and read, on other threads. `watcher` is woken by
+/// whatever it publishes; `on_over` is called when it no longer counts as running. None when the user's
+/// message was answered before.
 ///
 /// # Errors
 /// `RUN_ALREADY_ACTIVE` when the session's run is running; `NO_THREADS` when the engine has none;
-/// `CLOSING` when the process ends.
+/// `CLOSING` when the process ends; `STORE_FAILED` when the user's message cannot be stored.
 pub fn start(
     session: SessionId,
+    user_message: Option<UserMessage>,
     launch: Launch,
     store_dir: &Path,
     settings: Arc<Settings>,
     watcher: &Arc<dyn Watcher>,
     on_over: impl FnOnce() + Send + 'static,
-) -> Result<Arc<Run>> {
+) -> Result<Option<Arc<Run>>> {
     // All threads that the run needs to get to its end.
     let disk = disk()?;
     let spawner = process::ready().map_err(Error::no_threads)?;
     let runtime = runtime()?;
-    let lowest = registry::lowest_stamp(&session)?;
+    let place = registry::reserve(&session)?;
     let store = Store::at(store_dir);
     leftovers::end(&store);
+    if let Some(message) = &user_message
+        && add_user_message(&store, &session, message)? == Addition::AlreadyThere
+        && store.is_answered(&session, &message.id)?
+    {
+        return Ok(None);
+    }
     let started_at = clock::now_ms();
     // Above all that is in the file, also where the clock was put back or stands still.
     let free = store.free_stamp(&session, &message_id_prefix(&session), started_at);
-    let stamp = free.max(lowest);
+    let stamp = free.max(place.lowest_stamp);
     let (stamp, claim) = claim(&store, &session, stamp);
-    let (run, commands) = Run::new(registry::new_id(), session, started_at, stamp, settings);
+    let user_message = user_message.map(|message| message.id);
+    let id = registry::new_id();
+    let (run, commands) = Run::new(id, session, user_message, started_at, stamp, settings);
     let run = Arc::new(run);
-    registry::add(&run)?;
+    registry::add(&run, place)?;
     // Before the agent: its first words are news.
     run.feed.watch(watcher);
     let question = question(&launch, &run);
@@ -116,7 +155,7 @@ pub fn start(
             runtime.spawn(process::abandon(spawned));
         }
     });
-    Ok(run)
+    Ok(Some(run))
 }
 
 fn question(launch: &Launch, run: &Run) -> Question {
@@ -184,11 +223,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         if self.on_over.is_some() {
             self.run.feed.finish(RunEnd {
-                reason: Reason::Failed,
-                exit_code: None,
-                signal: None,
                 error: Some("the run's task has panicked".into()),
-                ended_at: clock::now_ms(),
+                ..RunEnd::new(Reason::Failed, clock::now_ms())
             });
             self.over();
         }
@@ -305,9 +341,9 @@ mod tests {
     /// A run with a place in a task that panics, before or after it is over.
     async fn panicking(session: &str, is_over: bool) -> (Arc<Run>, usize, usize) {
         let session = SessionId::new(session).unwrap();
-        let (run, _commands) = Run::new(registry::new_id(), session, 5, 5, Arc::default());
+        let (run, _commands) = Run::new(registry::new_id(), session, None, 5, 5, Arc::default());
         let run = Arc::new(run);
-        registry::add(&run).unwrap();
+        registry::add(&run, registry::reserve(&run.session).unwrap()).unwrap();
         let woken = Arc::new(Woken::default());
         run.feed.watch(&(Arc::clone(&woken) as _));
         let told = Arc::new(AtomicUsize::new(0));
@@ -317,13 +353,7 @@ mod tests {
         };
         let task = tokio::spawn(async move {
             if is_over {
-                let end = RunEnd {
-                    reason: Reason::Completed,
-                    exit_code: Some(0),
-                    signal: None,
-                    error: None,
-                    ended_at: 7,
-                };
+                let end = RunEnd::new(Reason::Completed, 7);
                 place.run.feed.finish(end);
                 place.over();
             }
@@ -342,7 +372,7 @@ mod tests {
         assert!(woken > 0, "its subscribers are told");
         assert_eq!(told, 1);
         assert!(registry::find(&run.session).is_none() && registry::find_running(run.id).is_none());
-        assert!(registry::lowest_stamp(&run.session).is_ok());
+        assert!(registry::reserve(&run.session).is_ok());
     }
 
     #[tokio::test]

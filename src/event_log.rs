@@ -1,7 +1,8 @@
 //! The events of one run, written once and compactly, read by cursor in whatever form is asked for.
 //!
 //! An entry is a header (LEB128 of `length << 3 | kind`) and its payload: of a delta the inside of
-//! its JSON string, of a part's start its id, of any other event its JSON. Ends and deltas belong to
+//! its JSON string, of a part's start its id, of any other event its JSON, behind a tag where it is for
+//! some readers only. Ends and deltas belong to
 //! the part of their kind that was started last, so they need no id of their own. Entries lie in
 //! blocks that never move once written, and a cursor is a place in them. Beside them lies what is open
 //! at every place (`outline`). The log knows no subscribers.
@@ -32,14 +33,21 @@ pub enum Kind {
     ReasoningStart = 5,
     /// Any other event; payload: its JSON.
     Json = 6,
-    /// The result of a tool that was never called; payload: its JSON.
-    Orphan = 7,
+    /// An event that the module does not have; payload: its JSON.
+    Extra = 7,
+    /// The result of a tool that was never called, which only the module has; payload: its JSON.
+    Orphan = 8,
 }
 
+/// The low bits of the header of an entry whose payload begins with a tag.
+const TAGGED: usize = 7;
+const EXTRA_TAG: u8 = b'x';
+const ORPHAN_TAG: u8 = b'o';
+
 impl Kind {
-    /// The kind in the low three bits of an entry's header.
-    fn of(header: usize) -> Self {
-        match header & 7 {
+    /// The kind in the low three bits of an entry's header; none when its payload has it.
+    fn of(header: usize) -> Option<Self> {
+        Some(match header & 7 {
             0 => Self::TextDelta,
             1 => Self::TextEnd,
             2 => Self::ReasoningDelta,
@@ -47,8 +55,8 @@ impl Kind {
             4 => Self::TextStart,
             5 => Self::ReasoningStart,
             6 => Self::Json,
-            _ => Self::Orphan,
-        }
+            _ => return None,
+        })
     }
 }
 
@@ -71,7 +79,7 @@ impl Entry<'_> {
             Kind::ReasoningStart => ("reasoning-start", self.payload),
             Kind::ReasoningDelta => ("reasoning-delta", OpenParts::id(&parts.reasoning)),
             Kind::ReasoningEnd => ("reasoning-end", OpenParts::id(&parts.reasoning)),
-            Kind::Json | Kind::Orphan => return out.extend_from_slice(self.payload),
+            Kind::Json | Kind::Extra | Kind::Orphan => return out.extend_from_slice(self.payload),
         };
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
@@ -142,7 +150,18 @@ impl NewEntries {
             let place = Place { block: 0, offset: self.bytes.len() };
             self.points.push(Point { place, parts: self.parts.clone() });
         }
-        write_number(payload.len() << 3 | kind as usize, &mut self.bytes);
+        let tag = match kind {
+            Kind::Extra => Some(EXTRA_TAG),
+            Kind::Orphan => Some(ORPHAN_TAG),
+            _ => None,
+        };
+        match tag {
+            None => write_number(payload.len() << 3 | kind as usize, &mut self.bytes),
+            Some(tag) => {
+                write_number((payload.len() + 1) << 3 | TAGGED, &mut self.bytes);
+                self.bytes.push(tag);
+            }
+        }
         self.bytes.extend_from_slice(payload);
         self.parts.open.pass(self.next, kind);
         self.next += 1;
@@ -193,6 +212,10 @@ impl EventSink for NewEntries {
                 let kind = if result.is_some() { Kind::Json } else { Kind::Orphan };
                 self.changes.extend(result);
                 self.push_json(kind, &event);
+            }
+            UiEvent::Chunk(_) => self.push_json(Kind::Json, &event),
+            UiEvent::ToolProgress { .. } | UiEvent::ExtraChunk(_) => {
+                self.push_json(Kind::Extra, &event);
             }
         }
     }
@@ -440,7 +463,14 @@ fn write_number(mut number: usize, out: &mut Vec<u8>) {
 fn read_entry(bytes: &[u8]) -> (Entry<'_>, &[u8]) {
     let (header, after) = read_number(bytes);
     let (payload, behind) = after.split_at(header >> 3);
-    (Entry { kind: Kind::of(header), payload }, behind)
+    let entry = match (Kind::of(header), payload) {
+        (Some(kind), payload) => Entry { kind, payload },
+        (None, [EXTRA_TAG, payload @ ..]) => Entry { kind: Kind::Extra, payload },
+        (None, tagged) => {
+            Entry { kind: Kind::Orphan, payload: tagged.get(1..).unwrap_or_default() }
+        }
+    };
+    (entry, behind)
 }
 
 /// A number written by [`write_number`] at the start of `bytes`, and what follows it.

@@ -4,6 +4,10 @@
 //! it any more, whatever still refers to the feed. It knows neither processes nor sessions nor
 //! formats.
 
+mod end;
+
+pub use end::{Outcome, Reason, RunEnd, metadata_at_start};
+
 use crate::{
     event_log::{EventLog, NewEntries},
     frames::{FrameLog, Kept, Protocol},
@@ -20,55 +24,6 @@ use tokio::{
 
 /// How long a reader of bytes may stand still, when the run is forgotten, before its events go.
 pub const STALLED: Duration = Duration::from_secs(4);
-
-/// Why a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The agent exited with code 0.
-    Completed,
-    /// The agent exited with another code, or nobody knows how it ended.
-    Failed,
-    /// The run was aborted.
-    Aborted,
-    /// A signal that this package did not send ended the agent: a crash, or a lack of memory.
-    Killed,
-    /// It took longer, or was silent for longer, than it may.
-    TimedOut,
-    /// The server ended.
-    Interrupted,
-    /// The agent could not be started.
-    StartFailed,
-    /// It printed more than a run may keep.
-    TooLarge,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunEnd {
-    /// Why.
-    pub reason: Reason,
-    /// The agent's exit code; none when a signal ended it or it is not known. Negative, the system's
-    /// error number, when it could not be started.
-    pub exit_code: Option<i32>,
-    /// The signal that ended the agent.
-    pub signal: Option<i32>,
-    /// The error that its stream tells, if it tells one.
-    pub error: Option<String>,
-    /// When, in milliseconds since 1970.
-    pub ended_at: u64,
-}
-
-impl RunEnd {
-    /// Whether the module would call the run's status `error` (else `completed`).
-    pub fn is_error(&self) -> bool {
-        match self.reason {
-            Reason::Completed | Reason::Killed => false,
-            Reason::Failed | Reason::StartFailed | Reason::TimedOut | Reason::TooLarge => true,
-            // The module goes by the exit code alone.
-            Reason::Aborted | Reason::Interrupted => self.exit_code.is_some_and(|code| code != 0),
-        }
-    }
-}
 
 /// Somebody who wants to know when a run has news. Called without any lock held, from any thread;
 /// must not block.
@@ -434,28 +389,6 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn end() -> RunEnd {
-        RunEnd {
-            reason: Reason::Completed,
-            exit_code: Some(0),
-            signal: None,
-            error: None,
-            ended_at: 0,
-        }
-    }
-
-    #[test]
-    fn the_status_is_the_modules() {
-        let is_error =
-            |reason, exit_code| RunEnd { reason, exit_code, signal: None, ..end() }.is_error();
-        assert!(!is_error(Reason::Completed, Some(0)));
-        assert!(!is_error(Reason::Killed, None));
-        assert!(!is_error(Reason::Aborted, None));
-        assert!(is_error(Reason::Aborted, Some(143)));
-        assert!(is_error(Reason::Failed, None), "an end that nobody knows is no success");
-        assert!(is_error(Reason::TimedOut, None));
-    }
 
     #[tokio::test(start_paused = true)]
     async fn events_are_kept_for_who_is_told_of_them() {

@@ -481,7 +481,7 @@ impl Block {
             }
             number += 1;
             let id = EventId { run, events: number };
-            write_frame(protocol, id, entry, parts, &mut self.bytes);
+            write_frame(protocol, Some(id), entry, parts, &mut self.bytes);
             self.ends.push(self.bytes.len() as u32);
             ControlFlow::Continue(())
         });
@@ -525,7 +525,7 @@ impl EventId {
         Some(Self { run: run.parse().ok()?, events: events.parse().ok()? })
     }
 
-    fn write(self, out: &mut Vec<u8>) {
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"id: ");
         write_decimal(self.run, out);
         out.push(b'-');
@@ -548,20 +548,21 @@ fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
 }
 
 /// Writes the frame of an event, if the protocol has one for it: the AI SDK's reader ends with an error
-/// at the result of a call that it does not know. `id` counts the event; `parts` are those open at it.
+/// at the result of a call that it does not know. `id` counts the event, and is none where a reader cannot
+/// resume; `parts` are those open at it.
 pub(crate) fn write_frame(
     protocol: Protocol,
-    id: EventId,
+    id: Option<EventId>,
     entry: Entry<'_>,
     parts: &OpenParts,
     out: &mut Vec<u8>,
 ) {
     let text = match (protocol, entry.kind) {
-        (Protocol::AiSdk, Kind::Orphan) => return,
+        (Protocol::AiSdk, Kind::Orphan) | (Protocol::Module, Kind::Extra) => return,
         (Protocol::AiSdk, Kind::Json) => valid_error(entry.payload),
         _ => None,
     };
-    if protocol == Protocol::AiSdk {
+    if let Some(id) = id.filter(|_| protocol == Protocol::AiSdk) {
         id.write(out);
     }
     out.extend_from_slice(b"data: ");

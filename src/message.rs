@@ -4,44 +4,54 @@
 //! Pure: it is written to whatever it is given, piece by piece, and never built in one buffer.
 //! Snapshots are cheap, so that the disk can be written while the answer goes on.
 
+mod metadata;
+mod module_form;
+mod ui_form;
+mod well_formed;
+
 use crate::{
-    json::{JsonStr, JsonValue, Rope},
+    json::{JsonStr, JsonValue},
     ui::{EventSink, UiEvent},
 };
-use std::{collections::HashMap, io, sync::Arc};
+use module_form::ModuleForm;
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
+use ui_form::UiForm;
+use well_formed::WellFormed;
+
+/// In which form messages are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreFormat {
+    /// The TypeScript module's: all reasoning, then all tool calls, then all text.
+    #[default]
+    Module,
+    /// The AI SDK's `UIMessage`: the parts in their order, with what the other form has beside them.
+    Ui,
+}
 
 /// An assistant's message. A clone is a snapshot that shares its texts.
 #[derive(Clone, Debug)]
 pub struct Message {
     id: Arc<str>,
-    text: Rope,
-    reasoning: Rope,
-    /// In the order of the first call of each id.
-    tool_calls: Vec<ToolCall>,
-    /// Where in `tool_calls` an id, in JSON form, is.
-    places: HashMap<Arc<str>, usize>,
+    form: Form,
 }
 
 #[derive(Clone, Debug)]
-struct ToolCall {
-    /// In JSON form, without quotes; so is `name`.
-    id: Arc<str>,
-    name: Arc<str>,
-    input: Arc<JsonValue>,
-    output: Option<Arc<JsonValue>>,
-    error_text: Option<Arc<JsonValue>>,
+enum Form {
+    Module(ModuleForm),
+    Ui(UiForm),
 }
 
 impl Message {
     /// An empty message. `id` may be any text.
-    pub fn new(id: impl Into<Arc<str>>) -> Self {
-        Self {
-            id: id.into(),
-            text: Rope::default(),
-            reasoning: Rope::default(),
-            tool_calls: Vec::new(),
-            places: HashMap::new(),
-        }
+    pub fn new(id: impl Into<Arc<str>>, format: StoreFormat) -> Self {
+        let form = match format {
+            StoreFormat::Module => Form::Module(ModuleForm::default()),
+            StoreFormat::Ui => Form::Ui(UiForm::default()),
+        };
+        Self { id: id.into(), form }
     }
 
     /// The message's id.
@@ -51,7 +61,17 @@ impl Message {
 
     /// Whether there is nothing to store yet.
     pub fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.reasoning.is_empty() && self.tool_calls.is_empty()
+        match &self.form {
+            Form::Module(form) => form.is_empty(),
+            Form::Ui(form) => form.is_empty(),
+        }
+    }
+
+    /// Adds members to its metadata, as the AI SDK's reader does. Nothing where there are none.
+    pub fn add_metadata(&mut self, metadata: &JsonValue) {
+        if let Form::Ui(form) = &mut self.form {
+            form.add_metadata(metadata);
+        }
     }
 
     /// Writes the message as the JSON line it is stored as, without a line end. `timestamp` is
@@ -65,98 +85,36 @@ impl Message {
         timestamp: &str,
         streaming: bool,
     ) -> io::Result<()> {
-        let (id, timestamp) = (JsonStr::escape(&self.id), JsonStr::escape(timestamp));
-        write!(out, r#"{{"id":"{}","role":"assistant","content":""#, id.as_str())?;
-        self.text.write_to(out)?;
-        out.write_all(br#"","parts":["#)?;
-        let mut separator = "";
-        if !self.reasoning.is_empty() {
-            out.write_all(br#"{"type":"reasoning","text":""#)?;
-            self.reasoning.write_to(out)?;
-            out.write_all(b"\"}")?;
-            separator = ",";
-        }
-        for call in &self.tool_calls {
-            out.write_all(separator.as_bytes())?;
-            call.write_part(out)?;
-            separator = ",";
-        }
-        if !self.text.is_empty() {
-            write!(out, r#"{separator}{{"type":"text","text":""#)?;
-            self.text.write_to(out)?;
-            out.write_all(b"\"}")?;
-        }
-        write!(out, r#"],"timestamp":"{}""#, timestamp.as_str())?;
-        out.write_all(if streaming { br#","_streaming":true}"# } else { b"}" })
-    }
-
-    fn call(&mut self, id: &JsonStr, name: &JsonStr, input: &JsonValue) {
-        let call = ToolCall {
-            id: id.as_str().into(),
-            name: name.as_str().into(),
-            input: Arc::new(input.clone()),
-            output: None,
-            error_text: None,
-        };
-        match self.known(id) {
-            Some(known) => *known = call,
-            None => {
-                self.places.insert(call.id.clone(), self.tool_calls.len());
-                self.tool_calls.push(call);
+        let id = JsonStr::escape(&self.id);
+        let head = format!(r#"{{"id":"{}","role":"assistant","content":""#, id.as_str());
+        out.write_all(head.as_bytes())?;
+        match &self.form {
+            Form::Module(form) => {
+                form.write_content(out)?;
+                out.write_all(br#"","parts":["#)?;
+                form.write_parts(out)?;
+                out.write_all(b"]")?;
+            }
+            Form::Ui(form) => {
+                let out = &mut WellFormed::new(out);
+                form.write_content(out)?;
+                out.write_all(br#"","parts":["#)?;
+                form.write_parts(out, streaming)?;
+                out.write_all(br#"],"metadata":"#)?;
+                out.write_all(form.metadata().as_bytes())?;
             }
         }
-    }
-
-    fn known(&mut self, id: &JsonStr) -> Option<&mut ToolCall> {
-        let place = *self.places.get(id.as_str())?;
-        self.tool_calls.get_mut(place)
+        write!(out, r#","timestamp":"{}""#, JsonStr::escape(timestamp).as_str())?;
+        out.write_all(if streaming { br#","_streaming":true}"# } else { b"}" })
     }
 }
 
 impl EventSink for Message {
     fn event(&mut self, event: UiEvent<'_>) {
-        match event {
-            UiEvent::TextDelta { delta, .. } => self.text.push(delta),
-            UiEvent::ReasoningDelta { delta, kept: true, .. } => self.reasoning.push(delta),
-            UiEvent::ToolInputAvailable { tool_call_id, tool_name, input } => {
-                self.call(tool_call_id, tool_name, input);
-            }
-            UiEvent::ToolOutputAvailable { tool_call_id, output } => {
-                if let Some(call) = self.known(tool_call_id) {
-                    call.output = Some(Arc::new(output.clone()));
-                }
-            }
-            UiEvent::ToolOutputError { tool_call_id, error_text } => {
-                if let Some(call) = self.known(tool_call_id) {
-                    call.error_text = Some(Arc::new(error_text.clone()));
-                }
-            }
-            UiEvent::TextStart { .. }
-            | UiEvent::TextEnd { .. }
-            | UiEvent::ReasoningStart { .. }
-            | UiEvent::ReasoningDelta { kept: false, .. }
-            | UiEvent::ReasoningEnd { .. }
-            | UiEvent::ToolInputStart { .. } => {}
+        match &mut self.form {
+            Form::Module(form) => form.event(event),
+            Form::Ui(form) => form.event(event),
         }
-    }
-}
-
-impl ToolCall {
-    fn write_part(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        write!(
-            out,
-            r#"{{"type":"tool-invocation","toolCallId":"{}","toolName":"{}","args":{}"#,
-            self.id,
-            self.name,
-            self.input.text()
-        )?;
-        if let Some(output) = &self.output {
-            write!(out, r#","result":{}"#, output.text())?;
-        }
-        if let Some(error_text) = &self.error_text {
-            write!(out, r#","errorText":{}"#, error_text.text())?;
-        }
-        out.write_all(b"}")
     }
 }
 
@@ -194,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_message_is_written_as_the_module_writes_it() {
-        let mut message = Message::new("assistant-\"s\"\n-1");
+        let mut message = Message::new("assistant-\"s\"\n-1", StoreFormat::Module);
         assert!(message.is_empty());
         let delta = &*JsonStr::escape("Preparing…");
         message.event(UiEvent::ReasoningStart { id: "r" });
@@ -219,7 +177,7 @@ mod tests {
 
     #[test]
     fn tool_calls_are_kept_as_a_javascript_map_keeps_them() {
-        let mut message = Message::new("m");
+        let mut message = Message::new("m", StoreFormat::Module);
         output(&mut message, "a", "{}");
         assert!(message.is_empty(), "a result without its call is not stored");
         call(&mut message, "a", "one", "{}");
@@ -236,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_clone_stays_as_it_was() {
-        let mut message = Message::new("m");
+        let mut message = Message::new("m", StoreFormat::Module);
         call(&mut message, "a", "one", "{}");
         message.event(UiEvent::TextDelta { id: "x", delta: &JsonStr::escape("now") });
         let (kept, before) = (message.clone(), line(&message, true));

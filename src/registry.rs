@@ -14,7 +14,7 @@ use crate::{
 };
 use once_cell::sync::Lazy;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -27,6 +27,8 @@ struct Runs {
     by_session: HashMap<SessionId, Arc<Run>>,
     /// Those that are running, by id; also one whose session has another by now.
     running: HashMap<u32, Arc<Run>>,
+    /// Those for which a run is being made.
+    reserved: HashSet<SessionId>,
     /// The process ends: no run is started any more.
     is_closing: bool,
     /// Lines of the runs that are no longer among these.
@@ -92,15 +94,33 @@ impl Runs {
     }
 }
 
-/// The lowest stamp that the session's next run may have: message ids are made of it, and two runs of a
-/// session must not share one, whatever the clock does.
+/// A session's place, kept for a run that is being made: no other run is started in it meanwhile.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    session: SessionId,
+    /// The lowest stamp that the run may have: message ids are made of it, and two runs of a session must
+    /// not share one, whatever the clock does.
+    pub lowest_stamp: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        lock().reserved.remove(&self.session);
+    }
+}
+
+/// Keeps the session's place for a run, until that is added or the result is dropped.
 ///
 /// # Errors
-/// `RUN_ALREADY_ACTIVE` when the session's run is running; `CLOSING` when the process ends.
-pub(crate) fn lowest_stamp(session: &SessionId) -> Result<u64> {
-    let runs = lock();
+/// `RUN_ALREADY_ACTIVE` when the session's run is running or being made; `CLOSING` when the process ends.
+pub(crate) fn reserve(session: &SessionId) -> Result<Reservation> {
+    let mut runs = lock();
     runs.check_free(session)?;
-    Ok(runs.pasts.last_stamp(session) + 1)
+    if !runs.reserved.insert(session.clone()) {
+        return Err(Error::already_running());
+    }
+    let lowest_stamp = runs.pasts.last_stamp(session) + 1;
+    Ok(Reservation { session: session.clone(), lowest_stamp })
 }
 
 /// A number for a run that no other run of this process has.
@@ -112,8 +132,9 @@ pub(crate) fn new_id() -> u32 {
 /// Gives the run its session's place, in which its last run was.
 ///
 /// # Errors
-/// As [`lowest_stamp`].
-pub(crate) fn add(run: &Arc<Run>) -> Result<()> {
+/// `CLOSING` when the process ends.
+pub(crate) fn add(run: &Arc<Run>, place: Reservation) -> Result<()> {
+    debug_assert_eq!(place.session, run.session);
     let mut runs = lock();
     runs.check_free(&run.session)?;
     runs.pasts.note_stamp(&run.session, run.stamp);

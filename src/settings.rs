@@ -2,7 +2,7 @@
 //!
 //! Settings belong to the process. A run keeps those in force when it was started.
 
-use crate::format::Errors;
+use crate::{format::Errors, message::StoreFormat};
 use once_cell::sync::Lazy;
 use std::{
     path::PathBuf,
@@ -35,6 +35,8 @@ pub struct Settings {
     pub max_run: Duration,
     /// How much is told of errors; none: as the agent asks for.
     pub errors: Option<Errors>,
+    /// In which form answers are stored.
+    pub store_format: StoreFormat,
 }
 
 impl Default for Settings {
@@ -51,6 +53,7 @@ impl Default for Settings {
             max_silence: Duration::ZERO,
             max_run: Duration::ZERO,
             errors: None,
+            store_format: StoreFormat::Module,
         }
     }
 }

@@ -6,15 +6,17 @@
 //! more. Knows no HTTP and no JavaScript.
 //!
 //! In [`Protocol::AiSdk`] each frame has an `id:` line, `<start of the run>-<events so far>`, from
-//! which a reader can resume. The reader of the AI SDK refuses a delta whose part it has not seen
-//! begin, and begins a new part at every start. A resumed stream therefore goes back to where the
-//! first part that is open at the cursor began, and merges deltas up to the cursor: whoever goes on
-//! with a message drops its unfinished parts first, whoever joins bytes to bytes skips the frames up
-//! to the cursor. Neither loses or doubles anything.
+//! which a reader can resume: exactly, which is the frames behind that one and nothing else; or
+//! rewound, for a reader that has lost what it knew of open parts. The reader of the AI SDK refuses a
+//! delta whose part it has not seen begin, and begins a new part at every start, so a rewound stream
+//! goes back to where the first part that is open at the cursor began, and merges deltas up to the
+//! cursor: whoever goes on with a message drops its unfinished parts first.
+//!
+//! What ends the stream is numbered on from the run's events, so that a reader can resume there, too.
 
 use crate::{
     event_log::{Cursor, Entry, EventLog, Kind, Open, OpenParts},
-    feed::Reading,
+    feed::{Outcome, Reading, RunEnd, metadata_at_start},
     frames::{EventId, FrameLog, Protocol, write_frame},
     json::JsonStr,
     pages::Mapped,
@@ -41,8 +43,10 @@ pub enum From {
     CompactTo(u64),
     /// At this event.
     Event(u64),
-    /// At this event, which follows the last one that the reader has had; see the module.
-    Resume(u64),
+    /// Behind the frame that counts so many events, with nothing told again.
+    After(u64),
+    /// The same, rewound; see the module.
+    Rewind(u64),
 }
 
 /// Some of a run's frames.
@@ -67,6 +71,8 @@ pub struct FrameReader {
     offset: Option<usize>,
     /// The event at which the shared frames begin, or go on where there is no offset.
     shared_from: u64,
+    /// How many of the frames that end the stream the reader has had.
+    closings_had: usize,
     /// Keeps the run's events until all are read.
     reading: Option<Reading>,
     state: State,
@@ -86,39 +92,61 @@ impl FrameReader {
     pub fn new(run: Arc<Run>, protocol: Protocol, from: From) -> Self {
         // First: what is there now stays there.
         let reading = Some(run.feed.pulling());
-        let (shared_from, opening) = run.feed.with_log(|log, _| {
+        let (shared_from, opening, closings_had) = run.feed.with_log(|log, _| {
             let merged = |begin, end| {
                 (begin < end).then(|| Opening::Merged(Merged::new(log.cursor_at(begin), end)))
             };
             match from {
-                From::Start => (0, None),
+                From::Start | From::Event(0) => (0, None, 0),
                 From::CompactTo(event) => {
                     let event = event.min(log.len());
-                    (event, merged(0, event))
+                    (event, merged(0, event), 0)
                 }
                 From::Event(event) => {
                     let event = event.min(log.len());
                     let starts = || Opening::Starts(Starts::new(log.open_at(event), event));
-                    (event, (protocol == Protocol::AiSdk).then(starts))
+                    (event, (protocol == Protocol::AiSdk).then(starts), 0)
                 }
-                From::Resume(event) => {
+                From::After(event) => {
+                    let had = usize::try_from(event.saturating_sub(log.len()));
+                    (event.min(log.len()), None, had.unwrap_or(usize::MAX))
+                }
+                From::Rewind(event) => {
                     let event = event.min(log.len());
                     let Open { text, reasoning } = log.open_at(event);
                     let open = [text, reasoning, log.first_open_call_at(event)];
                     let first = open.into_iter().flatten().min();
-                    (event, merged(first.unwrap_or(event), event))
+                    (event, merged(first.unwrap_or(event), event), 0)
                 }
             }
         });
         let mut own = Vec::new();
-        if protocol == Protocol::AiSdk {
+        if protocol == Protocol::AiSdk && !matches!(from, From::After(_)) {
+            // Of a stream that does not begin at the first event, it is nothing to resume from.
+            if matches!(from, From::Start | From::Event(0) | From::CompactTo(_)) {
+                EventId { run: run.stamp, events: 0 }.write(&mut own);
+            }
             let id = JsonStr::escape(&run.message_id);
-            let start =
-                format!("data: {{\"type\":\"start\",\"messageId\":\"{}\"}}\n\n", id.as_str());
+            let metadata = metadata_at_start(run.started_at);
+            let start = format!(
+                "data: {{\"type\":\"start\",\"messageId\":\"{}\",\"messageMetadata\":{}}}\n\n",
+                id.as_str(),
+                metadata.text()
+            );
             own.extend_from_slice(start.as_bytes());
         }
-        let (offset, state) = (None, State::Open);
-        Self { run, protocol, own, own_at: 0, opening, offset, shared_from, reading, state }
+        Self {
+            run,
+            protocol,
+            own,
+            own_at: 0,
+            opening,
+            offset: None,
+            shared_from,
+            closings_had,
+            reading,
+            state: State::Open,
+        }
     }
 
     /// Where it is among the frames that all share; none while it reads what is only for itself, or
@@ -193,8 +221,7 @@ impl FrameReader {
                 self.state = State::Over;
                 self.reading = None;
                 if self.protocol == Protocol::AiSdk {
-                    frames_end(&self.run, &mut self.own);
-                    self.own.extend_from_slice(b"data: {\"type\":\"finish\"}\n\ndata: [DONE]\n\n");
+                    write_closings(&self.run, self.closings_had, &mut self.own);
                 }
                 if bytes.is_empty() {
                     bytes = std::mem::take(&mut self.own);
@@ -277,16 +304,47 @@ pub fn read_live(run: &Run, protocol: Protocol, place: usize, out: &mut Vec<u8>)
     !frames.is_gone(place)
 }
 
-/// Writes what the run's events leave open: calls without a result.
-fn frames_end(run: &Run, out: &mut Vec<u8>) {
-    run.feed.with_log(|log, _| {
-        for call in log.open_calls() {
-            let text = r#"data: {"type":"tool-output-error","toolCallId":""#;
-            out.extend_from_slice(text.as_bytes());
-            out.extend_from_slice(call.as_bytes());
-            out.extend_from_slice(b"\",\"errorText\":\"interrupted\"}\n\n");
+/// Up to which number a reader of the run may say that it has had frames.
+pub fn last_id(run: &Run) -> u64 {
+    let length = run.feed.with_log(|log, _| log.len());
+    length + run.feed.end().map_or(0, |end| closings(run, &end).len() as u64)
+}
+
+/// The chunks that end the stream of a run that has ended so: what its events leave open, and how it
+/// ended.
+fn closings(run: &Run, end: &RunEnd) -> Vec<String> {
+    let interrupted = |call: &str| {
+        format!(r#"{{"type":"tool-output-error","toolCallId":"{call}","errorText":"interrupted"}}"#)
+    };
+    let mut chunks: Vec<_> =
+        run.feed.with_log(|log, _| log.open_calls().map(interrupted).collect());
+    let metadata = end.metadata(run.started_at);
+    let metadata = format!(r#""messageMetadata":{}"#, metadata.text());
+    match end.outcome() {
+        Outcome::Answered => {}
+        Outcome::Aborted => chunks.push(r#"{"type":"abort"}"#.to_owned()),
+        Outcome::Failed(error) => {
+            // The reader of the AI SDK reads nothing behind an error.
+            chunks.push(format!(r#"{{"type":"message-metadata",{metadata}}}"#));
+            let error = JsonStr::escape(&error);
+            chunks.push(format!(r#"{{"type":"error","errorText":"{}"}}"#, error.as_str()));
         }
-    });
+    }
+    let reason = end.finish_reason();
+    chunks.push(format!(r#"{{"type":"finish","finishReason":"{reason}",{metadata}}}"#));
+    chunks
+}
+
+/// Writes the frames that end the stream, but those that the reader has `had`.
+fn write_closings(run: &Run, had: usize, out: &mut Vec<u8>) {
+    let events = run.feed.with_log(|log, _| log.len());
+    if let Some(end) = run.feed.end() {
+        for (number, chunk) in closings(run, &end).iter().enumerate().skip(had) {
+            EventId { run: run.stamp, events: events + 1 + number as u64 }.write(out);
+            out.extend_from_slice(format!("data: {chunk}\n\n").as_bytes());
+        }
+    }
+    out.extend_from_slice(b"data: [DONE]\n\n");
 }
 
 /// Events looked at while the log is locked once, and how often that is done for a chunk.
@@ -328,14 +386,13 @@ impl Starts {
     }
 
     fn write_more(&mut self, run: &Run, protocol: Protocol, out: &mut Vec<u8>) -> bool {
-        let id = |number| EventId { run: run.stamp, events: number + 1 };
         run.feed.with_log(|log, _| {
             let Self { until, parts, input } = self;
             let mut write_parts = |before: u64, out: &mut Vec<u8>| {
                 for part in parts.iter_mut() {
                     let Some(number) = part.take_if(|number| *number < before) else { continue };
                     log.read(&mut log.cursor_at(number), |entry, parts| {
-                        write_frame(protocol, id(number), entry, parts, out);
+                        write_frame(protocol, None, entry, parts, out);
                         ControlFlow::Break(())
                     });
                 }
@@ -343,6 +400,9 @@ impl Starts {
             for _ in 0..SLICE {
                 let Some(next) = log.input(*input).filter(|input| input.number < *until) else {
                     write_parts(*until, out);
+                    // Not before: a reader that is cut off among these cannot go on behind them.
+                    EventId { run: run.stamp, events: *until }.write(out);
+                    out.push(b'\n');
                     return false;
                 };
                 if out.len() >= CHUNK_BYTES {
@@ -352,7 +412,7 @@ impl Starts {
                 if next.is_last_before(*until) {
                     write_parts(next.number, out);
                     let entry = log.input_entry(&next);
-                    write_frame(protocol, id(next.number), entry, &OpenParts::default(), out);
+                    write_frame(protocol, None, entry, &OpenParts::default(), out);
                 }
             }
             true
@@ -383,7 +443,7 @@ impl Deltas {
     fn write(&mut self, protocol: Protocol, id: EventId, out: &mut Vec<u8>) {
         if self.count > 0 {
             let entry = Entry { kind: self.kind, payload: &self.text };
-            write_frame(protocol, id, entry, &self.parts, out);
+            write_frame(protocol, Some(id), entry, &self.parts, out);
             self.text.clear();
             self.count = 0;
         }
@@ -429,7 +489,7 @@ impl Merged {
                         return ControlFlow::Break(());
                     }
                     deltas.write(protocol, id(number), out);
-                    write_frame(protocol, id(number + 1), entry, parts, out);
+                    write_frame(protocol, Some(id(number + 1)), entry, parts, out);
                     number += 1;
                     ControlFlow::Continue(())
                 });
@@ -474,7 +534,7 @@ mod tests {
 
         fn of(settings: Settings) -> Self {
             let session = SessionId::new("s").unwrap();
-            let (run, _) = Run::new(1, session, 5, 5, Arc::new(settings));
+            let (run, _) = Run::new(1, session, None, 5, 5, Arc::new(settings));
             Self { run: run.into(), translator: as_the_module(), new: NewEntries::default() }
         }
 
@@ -483,15 +543,12 @@ mod tests {
             self.run.feed.append(&mut self.new, LineCounts::default());
         }
 
-        fn end(&self) {
-            let (reason, error) = (Reason::Completed, None);
-            self.run.feed.finish(RunEnd {
-                reason,
-                exit_code: None,
-                signal: None,
-                error,
-                ended_at: 0,
-            });
+        fn complete(&self) {
+            self.end(RunEnd::new(Reason::Completed, 9));
+        }
+
+        fn end(&self, end: RunEnd) {
+            self.run.feed.finish(end);
         }
 
         fn len(&self) -> u64 {
@@ -598,7 +655,7 @@ mod tests {
                     readers.iter_mut().for_each(|(reader, _, out)| drain(reader, out));
                 }
             }
-            growing.end();
+            growing.complete();
             let whole = all(&growing, protocol, From::Start);
             let kept = Arc::new(Kept::new(usize::MAX));
             let frames = FrameLog::new(protocol, 0, Cursor::default(), None, kept);
@@ -637,7 +694,7 @@ mod tests {
         };
         let mut unbounded = Growing::new();
         print(&mut unbounded, 0, 3_000);
-        unbounded.end();
+        unbounded.complete();
         let whole = [Protocol::Module, Protocol::AiSdk]
             .map(|protocol| (protocol, all(&unbounded, protocol, From::Start)));
         assert!(whole.iter().all(|(_, text)| text.len() > 4 * MOST_FRAMES));
@@ -662,7 +719,7 @@ mod tests {
         for round in 0.. {
             match round {
                 ..100 => print(&mut growing, 2_900 + round, 2_901 + round),
-                100 => growing.end(),
+                100 => growing.complete(),
                 _ => {}
             }
             let mut is_more = false;
@@ -692,12 +749,70 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_resumes_exactly_gets_the_frames_behind_its_own_and_nothing_else() {
+        let mut growing = Growing::new();
+        for number in 0..3 {
+            turn(number).iter().for_each(|line| growing.print(line));
+        }
+        let call = r#"{"event":"agent","stream":"tool","data":{"phase":"start","toolCallId":"open","name":"x"}}"#;
+        growing.print(call);
+        growing.end(RunEnd { error: Some("no \"key\"".into()), ..RunEnd::new(Reason::Failed, 9) });
+        let whole = all(&growing, Protocol::AiSdk, From::Start);
+        for cut in [whole.clone(), all(&growing, Protocol::AiSdk, From::CompactTo(u64::MAX))] {
+            let ids = cut.lines().filter_map(|line| line.strip_prefix("id: "));
+            let ids: Vec<_> = ids.filter_map(EventId::parse).collect();
+            assert!(ids.len() > 20);
+            for id in ids {
+                let frame = whole.find(&format!("id: 5-{}\n", id.events)).unwrap();
+                let behind = frame + whole[frame..].find("\n\n").unwrap() + 2;
+                let resumed = all(&growing, Protocol::AiSdk, From::After(id.events));
+                assert_eq!(resumed, whole[behind..], "behind {id:?}");
+            }
+        }
+        assert_eq!(
+            all(&growing, Protocol::AiSdk, From::After(last_id(&growing.run))),
+            "data: [DONE]\n\n"
+        );
+    }
+
+    #[test]
+    fn the_end_is_told_as_the_ai_sdk_has_it() {
+        let ending = |end: RunEnd| {
+            let mut growing = Growing::new();
+            growing.print(LINES[2]);
+            growing.end(end);
+            let text = all(&growing, Protocol::AiSdk, From::Start);
+            let chunks = text.lines().filter_map(|line| line.strip_prefix("data: "));
+            chunks.skip(3).map(str::to_owned).collect::<Vec<_>>().join(" ")
+        };
+        let metadata = |end: &str| {
+            format!(
+                r#""messageMetadata":{{"startedAt":5,"endedAt":9,"durationMs":4,"end":"{end}"}}"#
+            )
+        };
+        let finish = |reason: &str, end: &str| {
+            let metadata = metadata(end);
+            format!(r#"{{"type":"finish","finishReason":"{reason}",{metadata}}} [DONE]"#)
+        };
+        assert_eq!(ending(RunEnd::new(Reason::Completed, 9)), finish("stop", "completed"));
+        let aborted = format!(r#"{{"type":"abort"}} {}"#, finish("other", "aborted"));
+        assert_eq!(ending(RunEnd::new(Reason::Aborted, 9)), aborted);
+        let failed = RunEnd { exit_code: Some(3), ..RunEnd::new(Reason::Failed, 9) };
+        let expected = format!(
+            r#"{{"type":"message-metadata",{}}} {{"type":"error","errorText":"The agent exited with code 3"}} {}"#,
+            metadata("failed"),
+            finish("error", "failed")
+        );
+        assert_eq!(ending(failed), expected);
+    }
+
+    #[test]
     fn a_resumed_reader_has_what_one_has_that_was_there_from_the_start() {
         let mut growing = Growing::new();
         for number in 0..40 {
             turn(number).iter().for_each(|line| growing.print(line));
         }
-        growing.end();
+        growing.complete();
         let protocol = Protocol::AiSdk;
         let (parts, _) = shown(&all(&growing, protocol, From::Start), HashSet::new());
         let whole = all(&growing, protocol, From::Start);
@@ -708,7 +823,7 @@ mod tests {
                 had = at + 1 + whole[at + 1..].find("\n\n").unwrap();
             }
             let (_, calls) = shown(&whole[..had], HashSet::new());
-            let (later, _) = shown(&all(&growing, protocol, From::Resume(event)), calls);
+            let (later, _) = shown(&all(&growing, protocol, From::Rewind(event)), calls);
             for (id, text) in later {
                 assert_eq!(parts[&id], text, "{id} from event {event}");
             }
@@ -728,7 +843,7 @@ mod tests {
             ));
         }
         for protocol in [Protocol::Module, Protocol::AiSdk] {
-            let mut reader = growing.read(protocol, From::Resume(29_990));
+            let mut reader = growing.read(protocol, From::Rewind(29_990));
             let mut pulls = 0;
             while reader.opening.is_some() {
                 let at = |reader: &FrameReader| match &reader.opening {

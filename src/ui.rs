@@ -5,7 +5,11 @@
 //! decides which parts begin and end. It is the same for all formats of lines, knows none of them,
 //! and keeps no text.
 
-use crate::json::{Document, JsonStr, JsonString, JsonValue};
+mod chunk;
+
+pub use chunk::{Chunk, Kept};
+
+use crate::json::{Document, JsonStr, JsonString, JsonValue, RawValue};
 use std::{borrow::Cow, collections::HashSet, fmt::Write};
 
 /// An event of the UI message stream, as the AI SDK names them.
@@ -51,6 +55,16 @@ pub enum UiEvent<'a> {
         tool_call_id: &'a JsonStr,
         error_text: &'a JsonValue,
     },
+    /// `tool-output-available` with `preliminary`: what a tool that is at work has so far. Not of the
+    /// module's stream.
+    ToolProgress {
+        tool_call_id: &'a JsonStr,
+        output: &'a JsonValue,
+    },
+    /// A chunk that the agent or the app has made itself.
+    Chunk(&'a Chunk),
+    /// One that is made of what the module leaves out, and is not of its stream.
+    ExtraChunk(&'a Chunk),
 }
 
 /// An event's JSON is about so long at most, in bytes. JavaScript has no strings of more than 2²⁹ − 24
@@ -123,6 +137,14 @@ impl UiEvent<'_> {
                 error_text.text(),
                 "}",
             ]),
+            Self::ToolProgress { tool_call_id, output } => put(&[
+                r#"{"type":"tool-output-available","toolCallId":""#,
+                tool_call_id.as_str(),
+                r#"","output":"#,
+                output.text(),
+                r#","preliminary":true}"#,
+            ]),
+            Self::Chunk(chunk) | Self::ExtraChunk(chunk) => put(&[chunk.json().text()]),
         }
     }
 }
@@ -139,6 +161,10 @@ pub struct UiState {
     /// Something was answered, an error counting as an answer.
     answered: bool,
     shown_error: Option<JsonString>,
+    /// The model stopped because its answer is as long as it may be.
+    is_at_length_limit: bool,
+    /// Why the last chunk that was refused was refused.
+    refusal: Option<String>,
     /// The ids of the tools that were called and have not come back.
     open_tools: HashSet<JsonString>,
 }
@@ -175,6 +201,16 @@ impl UiState {
     /// The error that was shown, if one was; a run shows one.
     pub fn shown_error(&self) -> Option<&JsonString> {
         self.shown_error.as_ref()
+    }
+
+    /// Whether the model stopped because its answer is as long as it may be.
+    pub fn is_at_length_limit(&self) -> bool {
+        self.is_at_length_limit
+    }
+
+    /// Why a chunk was refused since this was asked last, if one was.
+    pub fn take_refusal(&mut self) -> Option<String> {
+        self.refusal.take()
     }
 
     /// Whether a tool was called that has not come back.
@@ -292,6 +328,49 @@ impl<S: EventSink> Ui<'_, S> {
         let otherwise = || JsonValue::string(&JsonStr::escape(&left_out()));
         let Some(error_text) = &bounded(error_text, names, otherwise) else { return };
         self.sink.event(UiEvent::ToolOutputError { tool_call_id: id, error_text });
+    }
+
+    /// A tool that is at work has this so far. Nothing of one that is not.
+    pub fn tool_progress(&mut self, id: &JsonStr, output: &JsonValue) {
+        if !self.state.open_tools.contains(id) {
+            return;
+        }
+        let names = id.as_str().len();
+        let Some(output) = &bounded(output, names, || left_out_in("text")) else { return };
+        self.sink.event(UiEvent::ToolProgress { tool_call_id: id, output });
+    }
+
+    /// A picture that a tool came back with. One that is too long is left out.
+    pub fn tool_picture(&mut self, media_type: &JsonStr, url: &JsonStr) {
+        let chunk = Chunk::file(media_type, url);
+        if chunk.json().text().len() <= MAX_EVENT_BYTES {
+            self.sink.event(UiEvent::ExtraChunk(&chunk));
+        }
+    }
+
+    /// A chunk of the agent's or the app's own. Open parts stay open.
+    ///
+    /// # Errors
+    /// Why it cannot be passed on.
+    pub fn chunk(&mut self, chunk: &Chunk) -> Result<(), String> {
+        if chunk.json().text().len() > MAX_EVENT_BYTES {
+            return Err(format!("is longer than {MAX_EVENT_BYTES} bytes"));
+        }
+        self.state.answered |= matches!(chunk.kept(), Kept::Part(_) | Kept::Data { .. });
+        self.sink.event(UiEvent::Chunk(chunk));
+        Ok(())
+    }
+
+    /// A chunk as the agent has printed it. One that cannot be passed on is left out; see
+    /// [`UiState::take_refusal`].
+    pub fn read_chunk(&mut self, chunk: RawValue<'_>) {
+        let passed = Chunk::read(chunk).and_then(|chunk| self.chunk(&chunk));
+        self.state.refusal = passed.err();
+    }
+
+    /// Why the model stopped: because its answer is as long as it may be, or otherwise.
+    pub fn model_stopped(&mut self, is_at_length_limit: bool) {
+        self.state.is_at_length_limit = is_at_length_limit;
     }
 
     /// Whether an error was shown; a run shows one.

@@ -3,7 +3,7 @@
 use active_runs::{
     format::{AgentEnd, Errors, FormatName, Prompt, Translator},
     json::{Document, JsonStr, Value},
-    message::Message,
+    message::{Message, StoreFormat},
     ui::{EventSink, UiEvent},
 };
 use flate2::read::GzDecoder;
@@ -66,7 +66,10 @@ fn play(transcript: Value<'_>) {
     let stderr = text("stderr").expect("a transcript has stderr");
     let prompt = Prompt { agent_session_id: text("agentSessionId"), ..Prompt::default() };
 
-    let mut reader = Reader { events: Vec::new(), message: Message::new("assistant-SID-T") };
+    let mut reader = Reader {
+        events: Vec::new(),
+        message: Message::new("assistant-SID-T", StoreFormat::Module),
+    };
     let mut translator = Translator::new(FormatName::OpenClaw, &prompt, Errors::Module);
     for line in stdout.split(|byte| matches!(byte, b'\n' | b'\r')) {
         translator.line(line, NOW_MS, &mut reader);

@@ -5,7 +5,7 @@ mod balance;
 use active_runs::{
     format::{AgentEnd, Errors, FormatName, Prompt, Translator},
     json::{Document, JsonStr, JsonString, Rope},
-    message::Message,
+    message::{Message, StoreFormat},
 };
 use balance::{Balance, Both};
 use proptest::prelude::*;
@@ -132,7 +132,7 @@ proptest! {
         is_full in any::<bool>(),
         is_stopped in any::<bool>(),
     ) {
-        let mut both = Both(Balance::default(), Message::new("id"));
+        let mut both = Both(Balance::default(), Message::new("id", StoreFormat::default()));
         let prompt = Prompt { agent_session_id: own, ..Prompt::default() };
         let errors = if is_full { Errors::Full } else { Errors::Module };
         let mut translator = Translator::new(FormatName::OpenClaw, &prompt, errors);

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     diagnostics::{self, Warning},
     dispatch::{Doorbell, runs_changed},
-    engine,
+    engine::{self, UserMessage},
     error::Error,
     feed::Watcher,
     format::{FormatName, Prompt},
@@ -41,8 +41,12 @@ pub struct AgentValues {
 pub struct StartValues {
     /// The session's id.
     pub session_id: String,
-    /// The user's message.
+    /// What the agent is asked.
     pub message: String,
+    /// The id of the user's message that is to be stored before.
+    pub user_message_id: Option<String>,
+    /// Its JSON up to the timestamp, without the closing brace.
+    pub user_message_line: Option<String>,
     /// The agent's own id for the session.
     pub agent_session_id: Option<String>,
     /// The agent, when it is not the contract's.
@@ -135,22 +139,26 @@ impl Bell {
         self.doorbell.hold(hold);
     }
 
-    /// Starts a run.
+    /// Starts a run; null when the user's message was answered before.
     #[napi(catch_unwind)]
-    pub fn start(&self, env: Env, values: StartValues) -> Result<RunHandle> {
+    pub fn start(&self, env: Env, mut values: StartValues) -> Result<Option<RunHandle>> {
         let session = SessionId::new(&values.session_id)?;
         let settings = settings_of(&values);
         let store_dir = store_dir(&settings, &values.default_store_dir);
+        let message = values.user_message_id.take().zip(values.user_message_line.take());
+        let message = message.map(|(id, line)| UserMessage { id, line });
         let launch = launch(values)?;
         let watcher = self.watcher();
-        let run = engine::start(session, launch, &store_dir, settings, &watcher, runs_changed)?;
+        let started =
+            engine::start(session, message, launch, &store_dir, settings, &watcher, runs_changed);
+        let Some(run) = started? else { return Ok(None) };
         self.doorbell.own(run.id);
         if self.doorbell.is_main_thread() {
             watch_signals(&env);
         } else {
             runs_changed();
         }
-        Ok(RunHandle::at(run, 0))
+        Ok(Some(RunHandle::at(run, 0)))
     }
 
     /// The number of the session's run; null when there is none.

@@ -29,8 +29,10 @@ pub enum FramesFrom {
     CompactTo,
     /// The given event.
     Event,
-    /// The given event, after a reader was cut off.
-    Resume,
+    /// Behind the given event, with nothing told again.
+    After,
+    /// The same, rewound.
+    Rewind,
 }
 
 /// A reader of a run's server-sent events.

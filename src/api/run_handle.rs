@@ -9,10 +9,12 @@ use crate::{
     batch::{Batch, Text},
     error::Error,
     event_log::Cursor,
-    feed::{Reading, Reason},
+    feed::Reading,
     frames::{EventId, Protocol},
+    json,
     run::Run,
-    sse::{FrameReader, From, read_live},
+    sse::{FrameReader, From, last_id, read_live},
+    ui::{Chunk, MAX_EVENT_BYTES},
 };
 use napi::bindgen_prelude::{BufferSlice, Env, Uint32ArraySlice};
 use napi_derive::napi;
@@ -44,19 +46,6 @@ pub struct EndValues {
     pub ended_at: f64,
     /// Whether the run's status is `error`.
     pub is_error: bool,
-}
-
-fn name_of(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Completed => "completed",
-        Reason::Failed => "failed",
-        Reason::Aborted => "aborted",
-        Reason::Killed => "killed",
-        Reason::TimedOut => "timed-out",
-        Reason::Interrupted => "interrupted",
-        Reason::StartFailed => "start-failed",
-        Reason::TooLarge => "too-large",
-    }
 }
 
 impl RunHandle {
@@ -144,7 +133,7 @@ impl RunHandle {
     pub fn end(&self) -> Option<EndValues> {
         self.run.feed.end().map(|end| EndValues {
             is_error: end.is_error(),
-            reason: name_of(end.reason).to_owned(),
+            reason: end.reason.name().to_owned(),
             exit_code: end.exit_code,
             signal: end.signal,
             error: end.error,
@@ -230,13 +219,37 @@ impl RunHandle {
         if is_over { OVER } else { 0 }
     }
 
-    /// The number of the event at which to resume after the SSE event of this id; null when it is
+    /// The number up to which the reader has had frames that was given this SSE id last; null when it is
     /// no id of this run.
     #[napi(catch_unwind)]
     pub fn resume_point(&self, last_event_id: String) -> Option<f64> {
         let id = EventId::parse(&last_event_id)?;
-        let length = self.run.feed.with_log(|log, _| log.len());
-        (id.run == self.run.stamp && id.events <= length).then_some(id.events as f64)
+        (id.run == self.run.stamp && id.events <= last_id(&self.run)).then_some(id.events as f64)
+    }
+
+    /// What comes first in the ids of its frames: its start, in milliseconds since 1970, or a little more.
+    #[napi(getter, catch_unwind)]
+    pub fn stamp(&self) -> f64 {
+        self.run.stamp as f64
+    }
+
+    /// The id of the user's message that it answers, where that is known.
+    #[napi(getter, catch_unwind)]
+    pub fn user_message_id(&self) -> Option<&str> {
+        self.run.user_message_id.as_deref()
+    }
+
+    /// Puts a chunk, given as JSON, into the stream. False when the run is over.
+    #[napi(catch_unwind)]
+    pub fn emit(&self, chunk: String) -> Result<bool> {
+        let wrong = |reason: String| Error::invalid_argument("chunk", reason);
+        let value = json::Cursor::new(&chunk).value();
+        let value = value.map_err(|invalid| wrong(format!("is {invalid}")))?;
+        let chunk = Chunk::read(value).map_err(wrong)?;
+        if chunk.json().text().len() > MAX_EVENT_BYTES {
+            return Err(wrong(format!("is longer than {MAX_EVENT_BYTES} bytes")).into());
+        }
+        Ok(self.run.emit(chunk))
     }
 
     /// The run as server-sent events, from `event` on as `from` says.
@@ -248,7 +261,8 @@ impl RunHandle {
             FramesFrom::Start => From::Start,
             FramesFrom::CompactTo => From::CompactTo(event),
             FramesFrom::Event => From::Event(event),
-            FramesFrom::Resume => From::Resume(event),
+            FramesFrom::After => From::After(event),
+            FramesFrom::Rewind => From::Rewind(event),
         };
         FrameReader::new(Arc::clone(&self.run), protocol, from).into()
     }

@@ -5,7 +5,7 @@ use crate::{
     clock,
     disk::{Turn, disk},
     dispatch::runs_changed,
-    engine,
+    engine::{self, UserMessage},
     error::Error,
     leftovers,
     runtime::runtime,
@@ -28,15 +28,8 @@ pub fn persist_user_message(
     default_store_dir: String,
 ) -> Result<()> {
     let session = SessionId::new(&session_id)?;
-    // First: what is refused is not written.
-    disk()?;
     let store = store(&default_store_dir);
-    let now = clock::now_ms();
-    let line = format!("{line},\"timestamp\":\"{}\"}}", clock::iso(now));
-    let addition = store.add_message(&session, &id, line.into_bytes(), now)?;
-    if addition != Addition::AlreadyThere {
-        store.sync_later(session);
-    }
+    let addition = engine::add_user_message(&store, &session, &UserMessage { id, line })?;
     if addition == Addition::Later {
         // The end of the process is to write it, by whatever signal: this thread hears of those now.
         watch_signals(env);

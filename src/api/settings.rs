@@ -2,6 +2,7 @@
 
 use crate::{
     format::Errors,
+    message::StoreFormat,
     settings::{self, Settings},
 };
 use napi_derive::napi;
@@ -35,6 +36,8 @@ pub struct SettingsValues {
     pub max_run_ms: Option<f64>,
     /// `auto`, `module` or `full`.
     pub errors: Option<String>,
+    /// `module` or `ui`.
+    pub store_format: Option<String>,
 }
 
 /// Sets what is given.
@@ -58,6 +61,11 @@ pub(super) fn errors_named(name: &str) -> Option<Errors> {
     }
 }
 
+/// In which form answers are stored.
+fn format_named(name: &str) -> StoreFormat {
+    if name == "ui" { StoreFormat::Ui } else { StoreFormat::Module }
+}
+
 /// Changes settings; the caller has checked the values. Returns those in force.
 #[napi(catch_unwind)]
 pub fn configure(change: SettingsValues) -> SettingsValues {
@@ -76,11 +84,16 @@ pub fn configure(change: SettingsValues) -> SettingsValues {
         set(&mut settings.max_silence, millis(change.max_silence_ms));
         set(&mut settings.max_run, millis(change.max_run_ms));
         set(&mut settings.errors, change.errors.as_deref().map(errors_named));
+        set(&mut settings.store_format, change.store_format.as_deref().map(format_named));
     });
     let errors = match settings.errors {
         None => "auto",
         Some(Errors::Module) => "module",
         Some(Errors::Full) => "full",
+    };
+    let store_format = match settings.store_format {
+        StoreFormat::Module => "module",
+        StoreFormat::Ui => "ui",
     };
     let millis = |duration: Duration| Some(duration.as_millis() as f64);
     let bytes = |bytes: usize| Some(bytes as f64);
@@ -96,6 +109,7 @@ pub fn configure(change: SettingsValues) -> SettingsValues {
         max_silence_ms: millis(settings.max_silence),
         max_run_ms: millis(settings.max_run),
         errors: Some(errors.to_owned()),
+        store_format: Some(store_format.to_owned()),
     }
 }
 

@@ -43,7 +43,7 @@ impl Open {
             Kind::TextEnd => self.text = None,
             Kind::ReasoningStart => self.reasoning = Some(number),
             Kind::ReasoningEnd => self.reasoning = None,
-            Kind::TextDelta | Kind::ReasoningDelta | Kind::Json | Kind::Orphan => {}
+            Kind::TextDelta | Kind::ReasoningDelta | Kind::Json | Kind::Extra | Kind::Orphan => {}
         }
     }
 }

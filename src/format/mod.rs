@@ -9,8 +9,8 @@ mod openclaw;
 
 use crate::{
     command::{AgentCommand, Environment},
-    json::{JsonStr, JsonString},
-    ui::{EventSink, Ui, UiState},
+    json::{JsonStr, JsonString, JsonValue},
+    ui::{Chunk, EventSink, Ui, UiState},
 };
 use std::path::Path;
 
@@ -76,6 +76,12 @@ macro_rules! formats {
                 }
             }
 
+            fn agent(&self) -> Option<&JsonValue> {
+                match self {
+                    $(Self::$variant(reader) => reader.agent(),)*
+                }
+            }
+
             fn skip_runs(&mut self, ids: Vec<JsonString>) {
                 match self {
                     $(Self::$variant(reader) => reader.skip_runs(ids),)*
@@ -130,6 +136,9 @@ pub trait Format: Sized {
 
     /// What the agent printed apart from its stream, for an end without an answer.
     fn last_words(&self) -> Option<&JsonStr>;
+
+    /// What the agent said of its model and what that has used: an object, for the message's metadata.
+    fn agent(&self) -> Option<&JsonValue>;
 
     /// Has lines skipped that say that they are of these runs of the agent: earlier ones of this session,
     /// which did not come to their end.
@@ -198,6 +207,30 @@ impl Translator {
     /// own errors are not shown after it.
     pub fn error(&mut self, message: &str, now_ms: u64, sink: &mut impl EventSink) {
         self.ui.at(now_ms, sink).error(&JsonStr::escape(message));
+    }
+
+    /// Takes a chunk of the app's own.
+    ///
+    /// # Errors
+    /// Why it cannot be passed on.
+    pub fn chunk(&mut self, chunk: &Chunk, sink: &mut impl EventSink) -> Result<(), String> {
+        // No part begins, so no time is needed.
+        self.ui.at(0, sink).chunk(chunk)
+    }
+
+    /// Why a chunk of the agent's was refused since this was asked last, if one was.
+    pub fn take_refusal(&mut self) -> Option<String> {
+        self.ui.take_refusal()
+    }
+
+    /// See [`Format::agent`].
+    pub fn agent(&self) -> Option<&JsonValue> {
+        self.reader.agent()
+    }
+
+    /// Whether the model stopped because its answer is as long as it may be.
+    pub fn is_at_length_limit(&self) -> bool {
+        self.ui.is_at_length_limit()
     }
 
     /// Ends the stream.

@@ -27,6 +27,9 @@ const MAX_OWN_RUNS: usize = 16;
 /// Longer ids, in bytes, are not remembered.
 const MAX_RUN_ID: usize = 256;
 
+/// What is said of the model is kept up to this length, in bytes.
+const MAX_AGENT: usize = 64 * 1024;
+
 /// How far above the working directory the package root is looked for.
 const FOLDERS_ABOVE: usize = 19;
 
@@ -43,6 +46,8 @@ pub struct OpenClaw {
     own_runs: Vec<JsonString>,
     /// The texts of the line with the turn's result.
     result: Option<JsonString>,
+    /// What that line says of the model.
+    agent: Option<JsonValue>,
 }
 
 impl Format for OpenClaw {
@@ -92,6 +97,10 @@ impl Format for OpenClaw {
 
     fn last_words(&self) -> Option<&JsonStr> {
         self.result.as_deref()
+    }
+
+    fn agent(&self) -> Option<&JsonValue> {
+        self.agent.as_ref()
     }
 
     fn skip_runs(&mut self, ids: Vec<JsonString>) {
@@ -165,7 +174,10 @@ impl OpenClaw {
             AgentEvent::LifecycleStart => ui.status("Preparing response..."),
             AgentEvent::LifecycleEnd => ui.end_turn(),
             AgentEvent::Thinking { delta } => ui.thinking(&delta.json()),
-            AgentEvent::Assistant { delta, media_urls, error } => {
+            AgentEvent::Assistant { delta, media_urls, error, is_at_length_limit } => {
+                if let Some(is_at_length_limit) = is_at_length_limit {
+                    ui.model_stopped(is_at_length_limit);
+                }
                 if let Some(delta) = delta {
                     ui.text(&delta.json());
                 }
@@ -189,11 +201,18 @@ impl OpenClaw {
                 let input = args.map_or_else(JsonValue::empty_object, JsonValue::from);
                 ui.tool_call(&or_empty(id), &or_empty(name), &input);
             }
-            AgentEvent::ToolResult { id, result, is_error: true } => {
-                ui.tool_error(&or_empty(id), &tool_result::error_text(result));
+            AgentEvent::ToolUpdate { id, partial } => {
+                ui.tool_progress(&or_empty(id), &tool_result::output(Some(partial)));
             }
-            AgentEvent::ToolResult { id, result, is_error: false } => {
-                ui.tool_output(&or_empty(id), &tool_result::output(result));
+            AgentEvent::ToolResult { id, result, is_error } => {
+                let id = &or_empty(id);
+                match is_error {
+                    true => ui.tool_error(id, &tool_result::error_text(result)),
+                    false => ui.tool_output(id, &tool_result::output(result)),
+                }
+                for (media_type, url) in result.map(tool_result::pictures).unwrap_or_default() {
+                    ui.tool_picture(&media_type, &url);
+                }
             }
             AgentEvent::CompactionStart => {
                 ui.status("Optimizing session context...");
@@ -213,7 +232,15 @@ impl OpenClaw {
                     }
                 }
             }
-            AgentEvent::Result { payloads } => self.result = texts_of(payloads),
+            AgentEvent::Result { payloads, agent } => {
+                if let Some(payloads) = payloads {
+                    self.result = texts_of(payloads);
+                }
+                if let Some(agent) = agent.filter(|agent| agent.text().len() <= MAX_AGENT) {
+                    self.agent = Some(agent.into());
+                }
+            }
+            AgentEvent::Chunk(chunk) => ui.read_chunk(chunk),
             AgentEvent::Other => {}
         }
     }

@@ -140,6 +140,20 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Reads an object as [`Cursor::members`] does, and returns its source.
+    ///
+    /// # Errors
+    /// When no valid object stands here, or `each` fails.
+    pub fn object(
+        &mut self,
+        each: impl FnMut(&mut Self, RawStr<'a>) -> Result<(), Invalid>,
+    ) -> Result<RawValue<'a>, Invalid> {
+        let start = self.at;
+        self.members(each)?;
+        let text = self.text[start..self.at].trim_end_matches([' ', '\t', '\n', '\r']);
+        Ok(RawValue { text, escaped: false })
+    }
+
     /// Reads an array: `each` is called at every item and must read it.
     ///
     /// # Errors

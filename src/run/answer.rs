@@ -6,14 +6,14 @@ use crate::{
     clock,
     diagnostics::{self, Warning},
     event_log::NewEntries,
-    feed::{Feed, LineCounts},
+    feed::{Feed, LineCounts, RunEnd, metadata_at_start},
     format::{AgentEnd, LineKind, Translator},
-    json::JsonString,
+    json::{JsonString, JsonValue},
     lines::{Line, LineSplitter},
     message::Message,
     session_id::SessionId,
     settings::Settings,
-    ui::{EventSink, UiEvent},
+    ui::{Chunk, EventSink, UiEvent},
 };
 use std::sync::Arc;
 
@@ -35,6 +35,8 @@ struct Fold {
     new: NewEntries,
     message: Message,
     counts: LineCounts,
+    /// That a chunk was refused was said.
+    has_refused: bool,
     /// In the log.
     bytes: usize,
     is_over_limit: bool,
@@ -56,6 +58,8 @@ impl Answer {
         let Question { format, prompt, errors, earlier_runs } = question;
         let mut translator = Translator::new(*format, prompt, *errors);
         translator.skip_runs(earlier_runs.clone());
+        let mut message = Message::new(run.message_id.as_str(), run.settings.store_format);
+        message.add_metadata(&metadata_at_start(run.started_at));
         Self {
             splitter: LineSplitter::new(run.settings.max_line_bytes),
             fold: Fold {
@@ -64,8 +68,9 @@ impl Answer {
                 settings: Arc::clone(&run.settings),
                 translator,
                 new: NewEntries::default(),
-                message: Message::new(run.message_id.as_str()),
+                message,
                 counts: LineCounts::default(),
+                has_refused: false,
                 bytes: 0,
                 is_over_limit: false,
             },
@@ -77,6 +82,11 @@ impl Answer {
         let now_ms = clock::now_ms();
         let Self { splitter, fold } = self;
         splitter.feed(bytes, |line| fold.line(line, now_ms, false));
+    }
+
+    /// Takes a chunk of the app's own.
+    pub fn emit(&mut self, chunk: &Chunk) {
+        self.fold.emit(chunk, clock::now_ms());
     }
 
     /// Publishes what is new; says whether it is something to keep.
@@ -126,6 +136,21 @@ impl Answer {
         Some(error.to_string_lossy().into_owned())
     }
 
+    /// What the agent said of its model and what that has used.
+    pub fn agent(&self) -> Option<Arc<JsonValue>> {
+        self.fold.translator.agent().map(|agent| Arc::new(agent.clone()))
+    }
+
+    /// Whether the model stopped because its answer is as long as it may be.
+    pub fn is_at_length_limit(&self) -> bool {
+        self.fold.translator.is_at_length_limit()
+    }
+
+    /// The run has ended so: the message says it, too.
+    pub fn note_end(&mut self, run: &Run, end: &RunEnd) {
+        self.fold.message.add_metadata(&end.metadata(run.started_at));
+    }
+
     /// Tells an error of the run itself, and publishes it.
     pub fn fail(&mut self, error: &str) {
         self.fold.fail(error, clock::now_ms());
@@ -162,7 +187,10 @@ impl Fold {
             Line::Bytes(bytes) => {
                 let mut both = Both(&mut self.new, &mut self.message);
                 match self.translator.line(bytes, now_ms, &mut both) {
-                    LineKind::Event => self.counts.read += 1,
+                    LineKind::Event => {
+                        self.counts.read += 1;
+                        self.tell_refusal(bytes);
+                    }
                     LineKind::OtherSession => self.counts.other_session += 1,
                     LineKind::Blank => return,
                     LineKind::Unreadable => {
@@ -179,6 +207,30 @@ impl Fold {
             }
         }
         self.counts.last_at = Some(now_ms);
+        self.keep_limit(now_ms);
+    }
+
+    fn emit(&mut self, chunk: &Chunk, now_ms: u64) {
+        if self.is_over_limit {
+            return;
+        }
+        let mut both = Both(&mut self.new, &mut self.message);
+        if let Err(why) = self.translator.chunk(chunk, &mut both) {
+            self.warn("CHUNK_REFUSED", &format!("Left out a chunk of emit(): it {why}"), "");
+        }
+        self.keep_limit(now_ms);
+    }
+
+    /// Says once a run that a chunk of the agent's was refused.
+    fn tell_refusal(&mut self, line: &[u8]) {
+        let Some(why) = self.translator.take_refusal() else { return };
+        if !std::mem::replace(&mut self.has_refused, true) {
+            let what = format!("Left out a chunk (its data: {why})");
+            self.warn("CHUNK_REFUSED", &what, &format!(": {}", quoted(line)));
+        }
+    }
+
+    fn keep_limit(&mut self, now_ms: u64) {
         let limit = self.settings.max_run_bytes;
         if self.bytes + self.new.bytes() > limit {
             self.is_over_limit = true;

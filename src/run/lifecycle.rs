@@ -14,6 +14,7 @@ use crate::{
     json::JsonString,
     memory,
     persistence::{Persistence, Step},
+    ui::Chunk,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -125,6 +126,7 @@ pub(crate) async fn drive<I: Input>(
         Start::Cancelled => task.end(End { exit: Exit::NotStarted, explanation: String::new() }),
         Start::Failed { error, exit_code } => task.fail_to_start(&error, exit_code),
     };
+    task.answer.note_end(&task.run, &end);
     task.persistence.finish(task.answer.message().clone()).await;
     if end.reason != Reason::Completed {
         host.unfinished(task.answer.own_runs());
@@ -185,6 +187,13 @@ impl Task {
                     gone_by = Some(Instant::now() + AFTER_KILL);
                     continue;
                 }
+            };
+            let command = match command {
+                Command::Emit(chunk) => {
+                    self.emit(&chunk);
+                    continue;
+                }
+                command => command,
             };
             if let Command::Stop(reason, kill_after) = command {
                 self.phase.stop(reason);
@@ -255,6 +264,19 @@ impl Task {
             Command::Stop(reason, kill_after) => self.stop(reason, kill_after, input),
             Command::Signal(signal) => input.signal(signal),
             Command::Hurry => input.hurry(),
+            Command::Emit(chunk) => {
+                self.emit(&chunk);
+                if self.answer.is_over_limit() {
+                    self.stop(Reason::TooLarge, self.run.settings.kill_after, input);
+                }
+            }
+        }
+    }
+
+    fn emit(&mut self, chunk: &Chunk) {
+        self.answer.emit(chunk);
+        if self.answer.publish() {
+            self.persistence.changed();
         }
     }
 
@@ -288,12 +310,7 @@ impl Task {
 
     /// The input has ended: ends the answer, and says how the run ended.
     fn end(&mut self, End { exit, explanation }: End) -> RunEnd {
-        // What was asked before the end was known counts.
-        while let Ok(command) = self.commands.try_recv() {
-            if let Command::Stop(reason, _) = command {
-                self.phase.stop(reason);
-            }
-        }
+        self.take_last_commands();
         let is_stopped = self.phase.is_stopping();
         let (why, exit_code, signal) = match exit {
             Exit::Code(0) => (Reason::Completed, Some(0), None),
@@ -311,7 +328,21 @@ impl Task {
         // Of a stopped run, not that it has given no answer.
         let error = if is_stopped { told } else { self.answer.shown_error() };
         let reason = self.phase.reason(why);
-        RunEnd { reason, exit_code, signal, error, ended_at: clock::now_ms() }
+        let is_at_length_limit = self.answer.is_at_length_limit();
+        let (agent, ended_at) = (self.answer.agent(), clock::now_ms());
+        RunEnd { reason, exit_code, signal, error, ended_at, agent, is_at_length_limit }
+    }
+
+    /// What was asked before the end was known counts; nothing is taken any more.
+    fn take_last_commands(&mut self) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Stop(reason, _) => self.phase.stop(reason),
+                Command::Emit(chunk) => self.emit(&chunk),
+                Command::Signal(_) | Command::Hurry => {}
+            }
+        }
     }
 
     /// There is no input: tells why.
@@ -323,13 +354,12 @@ impl Task {
             session: Some(session.clone()),
         });
         let error = format!("Failed to start agent: {error}");
+        self.take_last_commands();
         self.answer.fail(&error);
         RunEnd {
-            reason: Reason::StartFailed,
             exit_code: Some(exit_code),
-            signal: None,
             error: Some(error),
-            ended_at: clock::now_ms(),
+            ..RunEnd::new(Reason::StartFailed, clock::now_ms())
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     json::JsonString,
     session_id::SessionId,
     settings::Settings,
+    ui::Chunk,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -30,6 +31,8 @@ pub struct Run {
     pub session: SessionId,
     /// The id of the message it writes.
     pub message_id: String,
+    /// The id of the user's message that it answers, where that is known.
+    pub user_message_id: Option<String>,
     /// When it was started, in milliseconds since 1970.
     pub started_at: u64,
     /// The same time, unless another run of the session has it or a later one, be it because the clock
@@ -45,12 +48,14 @@ pub struct Run {
 }
 
 /// What others ask of a run's task.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Command {
     /// Stop the agent: politely now, by force after this long.
     Stop(Reason, Duration),
     /// Send the agent a signal.
     Signal(i32),
+    /// Put a chunk of the app's own into the answer.
+    Emit(Chunk),
     /// The server ends: wait for nobody but the agent.
     Hurry,
 }
@@ -76,6 +81,7 @@ impl Run {
     pub(crate) fn new(
         id: u32,
         session: SessionId,
+        user_message_id: Option<String>,
         started_at: u64,
         stamp: u64,
         settings: Arc<Settings>,
@@ -84,6 +90,7 @@ impl Run {
         let run = Self {
             id,
             message_id: message_id(&session, stamp),
+            user_message_id,
             session,
             started_at,
             stamp,
@@ -114,6 +121,11 @@ impl Run {
             self.stop(Reason::Aborted, self.settings.kill_after);
             true
         }
+    }
+
+    /// Puts a chunk of the app's own into the answer. False when the run is over.
+    pub fn emit(&self, chunk: Chunk) -> bool {
+        self.commands.send(Command::Emit(chunk)).is_ok()
     }
 
     /// Ends the run as fast as may be, because its server ends.

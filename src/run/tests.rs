@@ -53,7 +53,7 @@ fn stage(change: impl FnOnce(&mut Settings)) -> Stage {
     settings.cleanup_grace = Duration::from_secs(30);
     change(&mut settings);
     let session = SessionId::new("s").unwrap();
-    let (run, commands) = Run::new(1, session, 5, 5, Arc::new(settings));
+    let (run, commands) = Run::new(1, session, None, 5, 5, Arc::new(settings));
     Stage {
         run: Arc::new(run),
         store: Store::at(folder.path()),

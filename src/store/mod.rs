@@ -301,6 +301,15 @@ impl Store {
         Ok(addition)
     }
 
+    /// Whether an assistant's message that is no longer growing comes after the message with this id, which
+    /// the session has.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn is_answered(&self, session: &SessionId, id: &str) -> Result<bool> {
+        self.session(session).is_answered(JsonStr::escape(id).as_str())
+    }
+
     /// Has a message wait until it can be added.
     fn add_later(
         &self,

@@ -31,6 +31,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     mem,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
@@ -50,6 +51,8 @@ const READ_ATTEMPTS: u32 = 8;
 const QUICK: u64 = 1 << 18;
 /// How much of the end of a longer, unknown history is searched for the id of an appended message. A message that is sent twice is sent twice in a row.
 const TAIL: u64 = 1 << 16;
+/// How much of the end is searched for the answer to a message.
+const NEAR_END: u64 = 1 << 20;
 /// How often it is looked whether somebody writes into a replaced file: first and longest pause.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
@@ -331,6 +334,38 @@ impl SessionFile {
         };
         let outcome = attempt();
         attempts.step("read", &self.path, outcome)
+    }
+
+    /// Whether an assistant's message that is no longer growing comes after the message with this id. Waits
+    /// for nobody; a message that is not near the end counts as answered.
+    pub fn is_answered(&self, id: &str) -> Result<bool> {
+        let end = open_to_read(&self.path).and_then(|file| {
+            let Some(file) = file else { return Ok(Vec::new()) };
+            let size = file.metadata()?.len();
+            let mut bytes = vec![0; usize::try_from(size.min(NEAR_END)).unwrap_or(0)];
+            let mut read = 0;
+            while read < bytes.len() {
+                let at = size - (bytes.len() - read) as u64;
+                let count = file.read_at(&mut bytes[read..], at)?;
+                if count == 0 {
+                    break;
+                }
+                read += count;
+            }
+            bytes.truncate(read);
+            Ok(bytes)
+        });
+        let end = end.map_err(|cause| Error::store("read", &self.path, cause))?;
+        for line in end.rsplit(|&byte| byte == b'\n') {
+            let Some(facts) = Facts::read(line) else { continue };
+            if facts.is(id) {
+                return Ok(false);
+            }
+            if facts.by_assistant && !line.ends_with(MARK) {
+                return Ok(true);
+            }
+        }
+        Ok((end.len() as u64) >= NEAR_END)
     }
 
     /// How many messages the file has. Waits for nobody, and reads no long file.

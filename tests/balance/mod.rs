@@ -61,7 +61,11 @@ impl EventSink for Balance {
             UiEvent::ToolInputAvailable { tool_call_id, .. } => {
                 assert_eq!(called.as_deref(), Some(tool_call_id.as_str()));
             }
-            UiEvent::ToolOutputAvailable { .. } | UiEvent::ToolOutputError { .. } => {}
+            UiEvent::ToolOutputAvailable { .. }
+            | UiEvent::ToolOutputError { .. }
+            | UiEvent::ToolProgress { .. }
+            | UiEvent::Chunk(_)
+            | UiEvent::ExtraChunk(_) => {}
         }
     }
 }

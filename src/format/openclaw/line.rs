@@ -39,6 +39,9 @@ pub enum AgentEvent<'a> {
         media_urls: Option<RawValue<'a>>,
         /// The error body, if the answer ended with an error.
         error: Option<RawStr<'a>>,
+        /// Whether the model stopped because its answer is as long as it may be; none when the line
+        /// does not say why it stopped.
+        is_at_length_limit: Option<bool>,
     },
     /// A tool is called.
     ToolStart {
@@ -48,6 +51,13 @@ pub enum AgentEvent<'a> {
         name: Option<RawStr<'a>>,
         /// The arguments, if they are an object.
         args: Option<RawValue<'a>>,
+    },
+    /// A tool at work has something.
+    ToolUpdate {
+        /// The call.
+        id: Option<RawStr<'a>>,
+        /// What it has so far.
+        partial: RawValue<'a>,
     },
     /// A tool came back.
     ToolResult {
@@ -68,8 +78,12 @@ pub enum AgentEvent<'a> {
     /// The turn's result, which repeats its texts, or has the only ones.
     Result {
         /// An array of objects, each perhaps with a text.
-        payloads: RawValue<'a>,
+        payloads: Option<RawValue<'a>>,
+        /// An object: the model, and what it has used.
+        agent: Option<RawValue<'a>>,
     },
+    /// A chunk of the UI message stream.
+    Chunk(RawValue<'a>),
     /// Something that the UI is not told.
     Other,
 }
@@ -83,6 +97,8 @@ struct Fields<'a> {
     run_id: Option<RawValue<'a>>,
     result: Option<RawValue<'a>>,
     data: Data<'a>,
+    /// The source of `data`, if it is an object.
+    data_source: Option<RawValue<'a>>,
     /// Unless `data` is missing or null.
     has_data: bool,
     /// The line's own, which count when there is no `data`.
@@ -102,6 +118,7 @@ struct Data<'a> {
     result: Option<RawValue<'a>>,
     is_error: Option<RawValue<'a>>,
     will_retry: Option<RawValue<'a>>,
+    partial_result: Option<RawValue<'a>>,
     error: ErrorFields<'a>,
 }
 
@@ -146,7 +163,7 @@ impl<'a> Fields<'a> {
             "result" => &mut self.result,
             "data" => {
                 self.data = Data::default();
-                self.has_data = self.data.read(cursor)?;
+                (self.has_data, self.data_source) = self.data.read(cursor)?;
                 return Ok(());
             }
             name => match self.error.field(name) {
@@ -164,10 +181,8 @@ impl<'a> Fields<'a> {
             return AgentEvent::Error(error.body());
         }
         if is(self.event, "result") {
-            return match self.result.and_then(payloads) {
-                Some(payloads) => AgentEvent::Result { payloads },
-                None => AgentEvent::Other,
-            };
+            let (payloads, agent) = self.result.map_or((None, None), result);
+            return AgentEvent::Result { payloads, agent };
         }
         if !is(self.event, "agent") {
             return AgentEvent::Other;
@@ -181,6 +196,7 @@ impl<'a> Fields<'a> {
                 None => AgentEvent::Other,
             },
             "tool" => data.tool(),
+            "ui" => self.data_source.map_or(AgentEvent::Other, AgentEvent::Chunk),
             "lifecycle" if is(data.phase, "start") => AgentEvent::LifecycleStart,
             "lifecycle" if is(data.phase, "end") => AgentEvent::LifecycleEnd,
             "lifecycle" if is(data.phase, "error") => AgentEvent::Error(data.error.body()),
@@ -194,10 +210,10 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Data<'a> {
-    /// Reads the value of `data`; false if it is null.
-    fn read(&mut self, cursor: &mut Cursor<'a>) -> Result<bool, Invalid> {
+    /// Reads the value of `data`: whether it is not null, and its source if it is an object.
+    fn read(&mut self, cursor: &mut Cursor<'a>) -> Result<(bool, Option<RawValue<'a>>), Invalid> {
         if cursor.peek() == Some(b'{') {
-            cursor.members(|cursor, key| {
+            let source = cursor.object(|cursor, key| {
                 let field = match key.json().as_str() {
                     "delta" => &mut self.delta,
                     "phase" => &mut self.phase,
@@ -209,6 +225,7 @@ impl<'a> Data<'a> {
                     "result" => &mut self.result,
                     "isError" => &mut self.is_error,
                     "willRetry" => &mut self.will_retry,
+                    "partialResult" => &mut self.partial_result,
                     name => match self.error.field(name) {
                         Some(field) => field,
                         None => return cursor.value().map(drop),
@@ -217,9 +234,9 @@ impl<'a> Data<'a> {
                 *field = Some(cursor.value()?);
                 Ok(())
             })?;
-            Ok(true)
+            Ok((true, Some(source)))
         } else {
-            Ok(cursor.value()?.text() != "null")
+            Ok((cursor.value()?.text() != "null", None))
         }
     }
 
@@ -229,6 +246,7 @@ impl<'a> Data<'a> {
             delta: string(self.delta),
             media_urls: self.media_urls.filter(|urls| urls.is_array()),
             error: string(self.error.error_message).filter(|_| failed),
+            is_at_length_limit: self.stop_reason.map(|reason| reason.is_str("length")),
         }
     }
 
@@ -237,6 +255,11 @@ impl<'a> Data<'a> {
         if is(self.phase, "start") {
             let args = self.args.filter(|args| args.is_object());
             AgentEvent::ToolStart { id, name: string(self.name), args }
+        } else if is(self.phase, "update") {
+            match self.partial_result {
+                Some(partial) => AgentEvent::ToolUpdate { id, partial },
+                None => AgentEvent::Other,
+            }
         } else if is(self.phase, "result") {
             let is_error = is_true(self.is_error);
             AgentEvent::ToolResult { id, result: self.result, is_error }
@@ -261,17 +284,25 @@ impl<'a> ErrorFields<'a> {
     }
 }
 
-/// The `payloads` of a result, if they are an array.
-fn payloads(result: RawValue<'_>) -> Option<RawValue<'_>> {
-    let mut payloads = None;
-    let members = Cursor::new(result.text()).members(|cursor, key| {
+/// The `payloads` of a result, if they are an array, and its `meta.agentMeta`, if that is an object.
+fn result(result: RawValue<'_>) -> (Option<RawValue<'_>>, Option<RawValue<'_>>) {
+    let payloads = member(result, "payloads").filter(|payloads| payloads.is_array());
+    let meta = member(result, "meta");
+    let agent = meta.and_then(|meta| member(meta, "agentMeta"));
+    (payloads, agent.filter(|agent| agent.is_object() && !agent.is_array()))
+}
+
+/// A member of what may be an object.
+fn member<'a>(object: RawValue<'a>, name: &str) -> Option<RawValue<'a>> {
+    let mut member = None;
+    let read = Cursor::new(object.text()).members(|cursor, key| {
         let value = cursor.value()?;
-        if key.json().as_str() == "payloads" {
-            payloads = Some(value);
+        if key.json().as_str() == name {
+            member = Some(value);
         }
         Ok(())
     });
-    payloads.filter(|payloads| members.is_ok() && payloads.is_array())
+    member.filter(|_| read.is_ok())
 }
 
 fn string(value: Option<RawValue<'_>>) -> Option<RawStr<'_>> {

@@ -88,6 +88,31 @@ pub(super) fn output(result: Option<RawValue<'_>>) -> JsonValue {
     document.get(output).into()
 }
 
+/// The pictures among the content of a result: the media type and the `data:` URL of each.
+pub(super) fn pictures(result: RawValue<'_>) -> Vec<(JsonString, JsonString)> {
+    // Most results have none, and are not read for them once more.
+    if !result.text().contains("image") {
+        return Vec::new();
+    }
+    let document = Document::from_raw(result);
+    let content = document.root().get("content").filter(|content| content.is_array());
+    let blocks = content.into_iter().flat_map(|content| content.items());
+    let pictures = blocks.filter_map(|block| {
+        let text = |key: &str| block.get(key)?.as_str();
+        let is_image = text("type").is_some_and(|kind| kind.as_str() == "image");
+        let (data, media_type) = (text("data")?, text("mimeType")?);
+        if !is_image || data.is_empty() || !media_type.as_str().starts_with("image/") {
+            return None;
+        }
+        let mut url = JsonString::from("data:");
+        for piece in [media_type, &JsonStr::escape(";base64,"), data] {
+            url.push(piece);
+        }
+        Some((media_type.to_owned(), url))
+    });
+    pictures.collect()
+}
+
 /// The error of a call that failed; mostly a string.
 pub(super) fn error_text(result: Option<RawValue<'_>>) -> JsonValue {
     if let Some(result) = result {
@@ -132,6 +157,27 @@ mod tests {
             {"type":"text","text":3},null,"s",[],{"text":"no"},{"type":"te\u0078t","text":"\ud83d"}],"x":1}"#;
         assert_eq!(outputs(source), r#"{"text":"one\n\ud83d"}"#);
         assert_eq!(errors(source), r#""one\n\ud83d""#);
+    }
+
+    #[test]
+    fn pictures_are_data_urls() {
+        let found = |source: &str| -> Vec<String> {
+            let pictures = pictures(Cursor::new(source).value().unwrap()).into_iter();
+            pictures.map(|(kind, url)| format!("{} {}", kind.as_str(), url.as_str())).collect()
+        };
+        let picture = r#"{"type":"image","data":"iVBO","mimeType":"image/png"}"#;
+        let source =
+            format!(r#"{{"content":[{{"type":"text","text":"image"}},{picture},{picture}]}}"#);
+        assert_eq!(found(&source), ["image/png data:image/png;base64,iVBO"; 2]);
+        for none in [
+            "\"image\"",
+            r#"{"content":"image"}"#,
+            r#"{"content":[{"type":"image","data":"","mimeType":"image/png"}]}"#,
+            r#"{"content":[{"type":"image","data":"x","mimeType":"text/html"}]}"#,
+            r#"{"content":[{"type":"image","data":5,"mimeType":"image/png"},null,"image"]}"#,
+        ] {
+            assert!(found(none).is_empty(), "{none}");
+        }
     }
 
     #[test]

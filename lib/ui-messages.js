@@ -1,0 +1,136 @@
+'use strict';
+
+// Stored messages of either form, and those of apps, as `UIMessage`s that `ai` 5, 6 and 7 take.
+
+const ROLES = new Set(['system', 'user', 'assistant']);
+/** Members that a part may have, and which of them are strings that it must have. */
+const PARTS = {
+  text: { needs: ['text'], may: ['state', 'providerMetadata'] },
+  reasoning: { needs: ['text'], may: ['id', 'state', 'providerMetadata'] },
+  file: { needs: ['mediaType', 'url'], may: ['filename', 'providerMetadata'] },
+  'source-url': { needs: ['sourceId', 'url'], may: ['title', 'providerMetadata'] },
+  'source-document': { needs: ['sourceId', 'mediaType', 'title'], may: ['filename', 'providerMetadata'] },
+  'step-start': { needs: [], may: [] },
+};
+/** Members of a tool part by its state: which come from the part as they are. */
+const TOOL_STATES = {
+  'input-streaming': ['input', 'rawInput'],
+  'input-available': ['input'],
+  'output-available': ['input', 'output', 'preliminary'],
+  'output-error': ['input', 'rawInput', 'errorText'],
+};
+const OPEN_STATES = new Set(['input-streaming', 'input-available']);
+const INTERRUPTED = 'interrupted';
+
+const isString = (value) => typeof value === 'string';
+const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** Whether no string of it, keys included, has half a surrogate pair. Without recursion: agents nest as deep as they like. */
+function isWellFormed(value) {
+  const rest = [value];
+  while (rest.length > 0) {
+    const next = rest.pop();
+    if (isString(next)) {
+      if (!next.isWellFormed()) return false;
+    } else if (typeof next === 'object' && next !== null) {
+      for (const key of Object.keys(next)) {
+        if (!key.isWellFormed()) return false;
+        rest.push(next[key]);
+      }
+    }
+  }
+  return true;
+}
+
+/** A value of `JSON.parse` with U+FFFD for each half of a surrogate pair. */
+function wellFormed(value) {
+  if (isWellFormed(value)) return value;
+  // `JSON.stringify` escapes the halves, and no backslash but that of an escape stands before a `u`.
+  const json = JSON.stringify(value);
+  return JSON.parse(json.replace(/\\(?:u[dD][89a-fA-F][0-9a-fA-F]{2}|.)/g, (escape) => (/^\\u[dD]/.test(escape) ? '\ufffd' : escape)));
+}
+
+function pick(part, names) {
+  const picked = {};
+  for (const name of names) if (part[name] !== undefined) picked[name] = part[name];
+  return picked;
+}
+
+/** The member where it is one of these values; else without it. */
+function withChecked(part) {
+  if (part.state !== undefined && part.state !== 'streaming' && part.state !== 'done') delete part.state;
+  for (const name of ['id', 'filename', 'title']) {
+    if (part[name] !== undefined && !isString(part[name])) delete part[name];
+  }
+  const { providerMetadata } = part;
+  if (providerMetadata !== undefined && !(isObject(providerMetadata) && Object.values(providerMetadata).every(isObject))) {
+    delete part.providerMetadata;
+  }
+  return part;
+}
+
+/** The module's tool part, whose result says how it ended. */
+function ofModuleTool({ toolCallId, toolName, args, result, errorText }, isGrowing) {
+  const part = { type: `tool-${isString(toolName) ? toolName : ''}`, toolCallId: isString(toolCallId) ? toolCallId : '' };
+  const input = args ?? {};
+  // It keeps the first error beside a later result.
+  if (result !== undefined) return { ...part, state: 'output-available', input, output: result };
+  if (errorText !== undefined) return { ...part, state: 'output-error', input, errorText: errorOf(errorText) };
+  return isGrowing
+    ? { ...part, state: 'input-available', input }
+    : { ...part, state: 'output-error', input, errorText: INTERRUPTED };
+}
+
+const errorOf = (error) => (isString(error) ? error : JSON.stringify(error));
+
+function ofTool(part, isGrowing) {
+  const { type, toolCallId, toolName, state } = part;
+  const isDynamic = type === 'dynamic-tool';
+  if (!isString(toolCallId) || (isDynamic && !isString(toolName))) return undefined;
+  const base = { type, ...(isDynamic && { toolName }), toolCallId };
+  const isOpen = OPEN_STATES.has(state) || (state === 'output-available' && part.preliminary === true);
+  if (isOpen && !isGrowing) {
+    return { ...base, state: 'output-error', ...pick(part, ['input']), errorText: INTERRUPTED };
+  }
+  if (!Object.hasOwn(TOOL_STATES, state)) {
+    // Of the states with an approval: as they are. What this does not know is no state that all versions take.
+    return isObject(part.approval) ? { ...part } : undefined;
+  }
+  const checked = { ...base, state, ...pick(part, TOOL_STATES[state]) };
+  if (state !== 'input-streaming' && !('input' in checked)) checked.input = {};
+  if (state === 'output-available' && !('output' in checked)) checked.output = null;
+  if (state === 'output-error') checked.errorText = errorOf(part.errorText ?? INTERRUPTED);
+  if (typeof part.providerExecuted === 'boolean') checked.providerExecuted = part.providerExecuted;
+  return checked;
+}
+
+/** The part as all versions take it; `undefined` for one that they refuse. */
+function ofPart(part, isGrowing) {
+  if (!isObject(part) || !isString(part.type)) return undefined;
+  const { type } = part;
+  if (type === 'tool-invocation' && part.state === undefined) return ofModuleTool(part, isGrowing);
+  if (type === 'dynamic-tool' || type.startsWith('tool-')) return ofTool(part, isGrowing);
+  if (type.startsWith('data-')) {
+    return 'data' in part ? { type, ...(isString(part.id) && { id: part.id }), data: part.data } : undefined;
+  }
+  if (!Object.hasOwn(PARTS, type)) return undefined;
+  const { needs, may } = PARTS[type];
+  if (!needs.every((name) => isString(part[name]))) return undefined;
+  const checked = withChecked(pick(part, ['type', ...needs, ...may]));
+  if (checked.state === 'streaming' && !isGrowing) checked.state = 'done';
+  return checked;
+}
+
+/** A stored message as a `UIMessage`; `undefined` for one that is none, as of a role that the SDK does not have. */
+function toUiMessage(message) {
+  const { id, role, content, parts, metadata } = message;
+  if (!isString(id) || !ROLES.has(role)) return undefined;
+  const isGrowing = message._streaming === true;
+  const all = Array.isArray(parts) ? parts.map((part) => ofPart(part, isGrowing)) : [];
+  const valid = all.filter((part) => part !== undefined);
+  // A message has a part at least.
+  if (valid.length === 0) valid.push({ type: 'text', text: isString(content) ? content : '' });
+  return wellFormed({ id, role, ...(metadata !== undefined && metadata !== null && { metadata }), parts: valid });
+}
+
+module.exports = { toUiMessage };
