@@ -158,6 +158,7 @@ describe('configure', () => {
       maxSilenceMs: 0,
       maxRunMs: 0,
       errors: 'auto',
+      storeFormat: 'module',
     };
     expect(runs.configure({})).toEqual(settings);
     expect(runs.configure({ killAfterMs: 7 })).toEqual({ ...settings, killAfterMs: 7 });

@@ -45,10 +45,12 @@ const chunks = (text) =>
 describe('a reader of a long run', () => {
   better('that comes late or comes back reads a few events, not all before it', async () => {
     const { told, sessionId, run, events, encoded } = await longRun();
+    const cursor = { lastEventId: `${run.startedAt}-${events.length - 7}`, protocol: 'ai-sdk' };
     const readers = {
       live: createRunStream(sessionId, { replay: false }),
       sdk: createRunStream(sessionId, { replay: false, protocol: 'ai-sdk' }),
-      back: createRunStream(sessionId, { lastEventId: `${run.startedAt}-${events.length - 7}`, protocol: 'ai-sdk' }),
+      exact: createRunStream(sessionId, cursor),
+      back: createRunStream(sessionId, { ...cursor, resume: 'rewind' }),
     };
     for (const [name, stream] of Object.entries(readers)) readers[name] = stream.getReader();
     const first = await readers.back.read();
@@ -63,6 +65,7 @@ describe('a reader of a long run', () => {
     const deltas = (name) => chunks(texts[name]).map(({ delta }) => delta ?? '').join('');
     expect(deltas('live')).toBe('THE END');
     expect(deltas('sdk')).toBe('THE END');
+    expect(deltas('exact')).toBe(`${'word '.repeat(7)}THE END`);
     const back = Buffer.from(first.value).toString('utf8') + texts.back;
     expect(chunks(back).map(({ delta }) => delta ?? '').join('')).toBe(`${'word '.repeat(WORDS)}THE END`);
     // Who joins in mid-part is told what the AI SDK must know: each call's last input, and the open part.

@@ -2,6 +2,6 @@
 import { expectTypeOf } from "expect-type";
 import activeRuns = require("active-runs");
 
-expectTypeOf(activeRuns.startRun).returns.toEqualTypeOf<activeRuns.ActiveRun>();
+expectTypeOf<ReturnType<typeof activeRuns.startRun>>().toEqualTypeOf<activeRuns.ActiveRun>();
 expectTypeOf<activeRuns.ActiveRun["whenEnded"]>().toEqualTypeOf<Promise<activeRuns.RunEnd>>();
 expectTypeOf(activeRuns.configure).returns.toEqualTypeOf<activeRuns.Settings>();

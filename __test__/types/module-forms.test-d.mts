@@ -5,4 +5,4 @@ import * as namespace from "active-runs";
 
 expectTypeOf(activeRuns.startRun).toEqualTypeOf(startRun);
 expectTypeOf(namespace.startRun).toEqualTypeOf(startRun);
-expectTypeOf(startRun).returns.toEqualTypeOf<ActiveRun>();
+expectTypeOf<ReturnType<typeof startRun>>().toEqualTypeOf<ActiveRun>();

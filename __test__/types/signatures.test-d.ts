@@ -35,9 +35,11 @@ import type {
   RunSubscriber,
   SessionEntry,
   Settings,
+  LooseSseEvent,
   SseEvent,
   StartRunParams,
   Stats,
+  UiMessage,
   StoredMessage,
   SubscribeOptions,
   ToolCall,
@@ -83,11 +85,18 @@ expectTypeOf(getActiveRun).toExtend<(sessionId: string) => ModuleRun | undefined
 expectTypeOf(persistUserMessage).toExtend<
   (sessionId: string, message: { id: string; content: string; parts?: unknown[] }) => void
 >();
-expectTypeOf<SseEvent>().toEqualTypeOf<ModuleEvent>();
-expectTypeOf<RunSubscriber>().toEqualTypeOf<ModuleSubscriber>();
+expectTypeOf<LooseSseEvent>().toEqualTypeOf<ModuleEvent>();
+expectTypeOf<SseEvent>().toExtend<ModuleEvent>();
+expectTypeOf<ModuleSubscriber>().toExtend<RunSubscriber>();
 
 // Arguments.
-expectTypeOf(startRun).parameters.toEqualTypeOf<[StartRunParams]>();
+expectTypeOf(startRun).toExtend<(params: StartRunParams) => ActiveRun>();
+const userMessage = { id: "u", content: "m", parts: [], html: "<p>" };
+expectTypeOf(startRun({ sessionId: "s", message: "m", userMessage })).toEqualTypeOf<ActiveRun | null>();
+expectTypeOf(startRun({ sessionId: "s", message: "m" })).toEqualTypeOf<ActiveRun>();
+expectTypeOf(startRun({ sessionId: "s", message: "m", userMessage: Math.random() > 1 ? userMessage : undefined })).toEqualTypeOf<
+  ActiveRun | null
+>();
 expectTypeOf(subscribeToRun).parameters.toEqualTypeOf<[string, RunSubscriber, SubscribeOptions?]>();
 expectTypeOf(persistUserMessage).parameters.toEqualTypeOf<[string, UserMessage]>();
 expectTypeOf(configure).parameters.toEqualTypeOf<[Partial<Settings>?]>();
@@ -178,6 +187,7 @@ expectTypeOf<WarningCode>().toEqualTypeOf<
   | "START_FAILED"
   | "LINE_TOO_LONG"
   | "LINE_UNREADABLE"
+  | "CHUNK_REFUSED"
   | "OUTPUT_CUT"
   | "PROCESS_LEFT"
   | "LEFTOVERS_ENDED"
@@ -195,6 +205,11 @@ createRunResponse("s", { request: new Request("http://x/"), headers: { "x-own": 
 // @ts-expect-error not a protocol
 createRunStream("s", { protocol: "sse" });
 expectTypeOf(readMessages("s")).toEqualTypeOf<Promise<StoredMessage[]>>();
+expectTypeOf(readMessages("s", { format: "ui" })).toEqualTypeOf<Promise<UiMessage[]>>();
+type ChatMessage = { id: string; metadata?: { model: string }; parts: ({ type: "text" } | { type: "data-weather"; data: { degrees: number } })[] };
+expectTypeOf(readMessages<ChatMessage>("s", { format: "ui" })).toEqualTypeOf<Promise<ChatMessage[]>>();
+// @ts-expect-error no form of messages
+readMessages("s", { format: "module" });
 expectTypeOf(upsertMessages("s", [{ id: "m", content: "x" }], { title: "t" })).toEqualTypeOf<Promise<void>>();
 // @ts-expect-error a message has an id
 upsertMessages("s", [{ content: "x" }]);
@@ -203,6 +218,26 @@ expectTypeOf(createSession({ title: "t", filePath: "/f" })).toEqualTypeOf<Promis
 expectTypeOf(deleteSession("s")).toEqualTypeOf<Promise<boolean>>();
 const message = { id: "m", parts: [{ type: "text", state: "streaming" }] };
 expectTypeOf(dropOpenParts(message)).toEqualTypeOf(message);
+
+// Events are told apart by their type.
+subscribeToRun("s", (event) => {
+  if (event?.type === "text-delta") expectTypeOf(event.delta).toEqualTypeOf<string>();
+  if (event?.type === "tool-input-available") expectTypeOf(event.toolName).toEqualTypeOf<string>();
+  if (event?.type === "data-weather") expectTypeOf(event.data).toEqualTypeOf<unknown>();
+  const loose: LooseSseEvent | null = event;
+  return void loose;
+});
+expectTypeOf(run.emit({ type: "data-weather", data: 5 })).toEqualTypeOf<boolean>();
+run.emit({ type: "file", url: "data:,", mediaType: "text/plain" });
+run.emit({ type: "message-metadata", messageMetadata: { any: 1 } });
+run.emit<ChatMessage>({ type: "data-weather", id: "w", data: { degrees: 5 }, transient: true });
+run.emit<ChatMessage>({ type: "message-metadata", messageMetadata: { model: "m" } });
+// @ts-expect-error what an agent says is the agent's to say
+run.emit({ type: "text-delta", id: "t", delta: "x" });
+// @ts-expect-error the app's data have another type
+run.emit<ChatMessage>({ type: "data-weather", data: { degrees: "5" } });
+// @ts-expect-error the app has no such data
+run.emit<ChatMessage>({ type: "data-wind", data: 5 });
 
 // Errors.
 try {
