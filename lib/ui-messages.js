@@ -25,29 +25,27 @@ const INTERRUPTED = 'interrupted';
 const isString = (value) => typeof value === 'string';
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** Whether no string of it, keys included, has half a surrogate pair. Without recursion: agents nest as deep as they like. */
-function isWellFormed(value) {
+/**
+ * Puts U+FFFD for each half of a surrogate pair, in keys, too, of a value that is the caller's own. Without recursion: agents
+ * nest as deep as they like.
+ */
+function makeWellFormed(value) {
   const rest = [value];
   while (rest.length > 0) {
-    const next = rest.pop();
-    if (isString(next)) {
-      if (!next.isWellFormed()) return false;
-    } else if (typeof next === 'object' && next !== null) {
-      for (const key of Object.keys(next)) {
-        if (!key.isWellFormed()) return false;
-        rest.push(next[key]);
-      }
-    }
+    const object = rest.pop();
+    const keys = Object.keys(object);
+    const values = keys.map((key) => object[key]);
+    const areKeysWellFormed = keys.every((key) => key.isWellFormed());
+    // Else the others would change their order.
+    if (!areKeysWellFormed) for (const key of keys) delete object[key];
+    keys.forEach((key, index) => {
+      const member = values[index];
+      const isHalf = isString(member) && !member.isWellFormed();
+      if (isHalf || !areKeysWellFormed) object[key.toWellFormed()] = isHalf ? member.toWellFormed() : member;
+      if (typeof member === 'object' && member !== null) rest.push(member);
+    });
   }
-  return true;
-}
-
-/** A value of `JSON.parse` with U+FFFD for each half of a surrogate pair. */
-function wellFormed(value) {
-  if (isWellFormed(value)) return value;
-  // `JSON.stringify` escapes the halves, and no backslash but that of an escape stands before a `u`.
-  const json = JSON.stringify(value);
-  return JSON.parse(json.replace(/\\(?:u[dD][89a-fA-F][0-9a-fA-F]{2}|.)/g, (escape) => (/^\\u[dD]/.test(escape) ? '\ufffd' : escape)));
+  return value;
 }
 
 function pick(part, names) {
@@ -130,7 +128,7 @@ function toUiMessage(message) {
   const valid = all.filter((part) => part !== undefined);
   // A message has a part at least.
   if (valid.length === 0) valid.push({ type: 'text', text: isString(content) ? content : '' });
-  return wellFormed({ id, role, ...(metadata !== undefined && metadata !== null && { metadata }), parts: valid });
+  return makeWellFormed({ id, role, ...(metadata !== undefined && metadata !== null && { metadata }), parts: valid });
 }
 
 module.exports = { toUiMessage };

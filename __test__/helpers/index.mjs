@@ -58,6 +58,7 @@ const DEFAULTS = {
   maxSilenceMs: 0,
   maxRunMs: 0,
   errors: 'auto',
+  storeFormat: 'module',
 };
 
 /** A new, empty store, in force for the runs this test starts; other settings at their defaults. */
