@@ -44,9 +44,9 @@ describe('maxSilenceMs', () => {
   });
 
   it('stops an agent that never prints anything', async () => {
-    useStore({ maxSilenceMs: 100 });
+    useStore({ maxSilenceMs: 1_000 });
     const { run } = start(sh('sleep 9999'));
-    expect(await run.whenEnded).toMatchObject(timedOut(silent(100)));
+    expect(await run.whenEnded).toMatchObject(timedOut(silent(1_000)));
   });
 
   it('stops the tools, too, and by SIGKILL what ignores SIGTERM', async () => {
