@@ -348,24 +348,22 @@ impl<S: EventSink> Ui<'_, S> {
         }
     }
 
-    /// A chunk of the agent's or the app's own. Open parts stay open.
-    ///
-    /// # Errors
-    /// Why it cannot be passed on.
-    pub fn chunk(&mut self, chunk: &Chunk) -> Result<(), String> {
-        if chunk.json().text().len() > MAX_EVENT_BYTES {
-            return Err(format!("is longer than {MAX_EVENT_BYTES} bytes"));
-        }
-        self.state.answered |= matches!(chunk.kept(), Kept::Part(_) | Kept::Data { .. });
+    /// A chunk of the app's own. Open parts stay open.
+    pub fn chunk(&mut self, chunk: &Chunk) {
         self.sink.event(UiEvent::Chunk(chunk));
-        Ok(())
     }
 
     /// A chunk as the agent has printed it. One that cannot be passed on is left out; see
     /// [`UiState::take_refusal`].
     pub fn read_chunk(&mut self, chunk: RawValue<'_>) {
-        let passed = Chunk::read(chunk).and_then(|chunk| self.chunk(&chunk));
-        self.state.refusal = passed.err();
+        match Chunk::read(chunk) {
+            Ok(chunk) => {
+                let is_answer = matches!(chunk.kept(), Kept::Part(_) | Kept::Data { .. });
+                self.state.answered |= is_answer;
+                self.chunk(&chunk);
+            }
+            Err(why) => self.state.refusal = Some(why),
+        }
     }
 
     /// Why the model stopped: because its answer is as long as it may be, or otherwise.

@@ -6,7 +6,7 @@ use active_runs::{
     format::{AgentEnd, Errors, FormatName, Prompt, Translator},
     json::Document,
     lines::{Line, LineSplitter},
-    message::Message,
+    message::{Message, StoreFormat},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -20,7 +20,9 @@ fuzz_target!(|input: (Option<i32>, bool, bool, bool, &str, &[u8])| {
     let prompt =
         Prompt { agent_session_id: is_subagent.then(|| "k".into()), ..Prompt::default() };
     let errors = if is_full { Errors::Full } else { Errors::Module };
-    let mut both = Both(Balance::default(), Message::new("id"));
+    // A corpus has no more of its own to choose the form by.
+    let format = if is_stopped { StoreFormat::Ui } else { StoreFormat::Module };
+    let mut both = Both(Balance::default(), Message::new("id", format));
     let mut translator = Translator::new(FormatName::OpenClaw, &prompt, errors);
     let mut splitter = LineSplitter::new(10_000);
     let mut take = |line: Line<'_>| {
@@ -37,5 +39,6 @@ fuzz_target!(|input: (Option<i32>, bool, bool, bool, &str, &[u8])| {
     message.write_line(&mut stored, "T", true).expect("memory can be written");
     let stored = String::from_utf8(stored).expect("a message is text");
     let reread = Document::parse(&stored).expect("a message is JSON");
-    assert_eq!(reread.root().stringify(), stored);
+    // Two keys that were halves of surrogate pairs may be one then.
+    assert!(format == StoreFormat::Ui || reread.root().stringify() == stored);
 });

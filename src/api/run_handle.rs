@@ -14,7 +14,7 @@ use crate::{
     json,
     run::Run,
     sse::{FrameReader, From, last_id, read_live},
-    ui::{Chunk, MAX_EVENT_BYTES},
+    ui::Chunk,
 };
 use napi::bindgen_prelude::{BufferSlice, Env, Uint32ArraySlice};
 use napi_derive::napi;
@@ -246,9 +246,6 @@ impl RunHandle {
         let value = json::Cursor::new(&chunk).value();
         let value = value.map_err(|invalid| wrong(format!("is {invalid}")))?;
         let chunk = Chunk::read(value).map_err(wrong)?;
-        if chunk.json().text().len() > MAX_EVENT_BYTES {
-            return Err(wrong(format!("is longer than {MAX_EVENT_BYTES} bytes")).into());
-        }
         Ok(self.run.emit(chunk))
     }
 

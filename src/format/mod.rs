@@ -210,12 +210,9 @@ impl Translator {
     }
 
     /// Takes a chunk of the app's own.
-    ///
-    /// # Errors
-    /// Why it cannot be passed on.
-    pub fn chunk(&mut self, chunk: &Chunk, sink: &mut impl EventSink) -> Result<(), String> {
+    pub fn chunk(&mut self, chunk: &Chunk, sink: &mut impl EventSink) {
         // No part begins, so no time is needed.
-        self.ui.at(0, sink).chunk(chunk)
+        self.ui.at(0, sink).chunk(chunk);
     }
 
     /// Why a chunk of the agent's was refused since this was asked last, if one was.

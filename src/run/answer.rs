@@ -214,10 +214,7 @@ impl Fold {
         if self.is_over_limit {
             return;
         }
-        let mut both = Both(&mut self.new, &mut self.message);
-        if let Err(why) = self.translator.chunk(chunk, &mut both) {
-            self.warn("CHUNK_REFUSED", &format!("Left out a chunk of emit(): it {why}"), "");
-        }
+        self.translator.chunk(chunk, &mut Both(&mut self.new, &mut self.message));
         self.keep_limit(now_ms);
     }
 

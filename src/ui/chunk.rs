@@ -3,6 +3,7 @@
 //! A chunk is checked against what the readers of `ai` 5, 6 and 7 all take, because one that they refuse
 //! would end their stream with an error. Pure.
 
+use super::MAX_EVENT_BYTES;
 use crate::json::{Document, JsonStr, JsonValue, NodeId, RawValue, Value};
 
 /// A chunk that readers take.
@@ -39,6 +40,14 @@ impl Chunk {
     /// # Errors
     /// What is wrong with it, beginning with the member's name.
     pub fn read(value: RawValue<'_>) -> Result<Self, String> {
+        let chunk = Self::read_any(value)?;
+        if chunk.json.text().len() > MAX_EVENT_BYTES {
+            return Err(format!("is longer than {MAX_EVENT_BYTES} bytes"));
+        }
+        Ok(chunk)
+    }
+
+    fn read_any(value: RawValue<'_>) -> Result<Self, String> {
         let mut document = Document::from_raw(value);
         let chunk = Members(document.root());
         if !is_record(chunk.0) {

@@ -3,7 +3,7 @@
 use active_runs::{
     json::{Document, JsonStr},
     message::Message,
-    ui::{EventSink, UiEvent},
+    ui::{EventSink, Kept, UiEvent},
 };
 
 /// Makes sure that every delta lies inside its part, and that ids are new and tool calls whole.
@@ -12,7 +12,7 @@ pub struct Balance {
     open: Vec<String>,
     seen: Vec<String>,
     called: Option<String>,
-    text: String,
+    is_answered: bool,
 }
 
 impl Balance {
@@ -30,7 +30,7 @@ impl Balance {
     /// To be called at the end.
     pub fn expect_closed(&self) {
         assert!(self.open.is_empty(), "{:?} ended", self.open);
-        assert!(!self.text.is_empty(), "something was answered");
+        assert!(self.is_answered, "something was answered");
     }
 
     fn end(&mut self, id: &str) {
@@ -50,7 +50,7 @@ impl EventSink for Balance {
             UiEvent::TextStart { id } | UiEvent::ReasoningStart { id } => self.start(id),
             UiEvent::TextDelta { id, delta } => {
                 self.delta(id, delta);
-                self.text.push_str(&delta.to_string_lossy());
+                self.is_answered = true;
             }
             UiEvent::ReasoningDelta { id, delta, .. } => self.delta(id, delta),
             UiEvent::TextEnd { id } | UiEvent::ReasoningEnd { id } => self.end(id),
@@ -64,8 +64,11 @@ impl EventSink for Balance {
             UiEvent::ToolOutputAvailable { .. }
             | UiEvent::ToolOutputError { .. }
             | UiEvent::ToolProgress { .. }
-            | UiEvent::Chunk(_)
             | UiEvent::ExtraChunk(_) => {}
+            UiEvent::Chunk(chunk) => {
+                let kept = chunk.kept();
+                self.is_answered |= matches!(kept, Kept::Part(_) | Kept::Data { .. });
+            }
         }
     }
 }
