@@ -47,6 +47,7 @@ async function answer(sessionId, request, response) {
   const { status, headers, body } = runs.createRunResponse(sessionId, { ...options, request });
   response.writeHead(status, Object.fromEntries(headers));
   if (body === null) return response.end();
+  response.flushHeaders();
   const bytes = Readable.fromWeb(body);
   response.on('close', () => bytes.destroy());
   bytes.on('error', () => response.destroy()).pipe(response);
