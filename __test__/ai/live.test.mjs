@@ -89,36 +89,6 @@ it('what a proxy holds back until the answer is over is shown whole', async () =
   expect(shown(chat)).toEqual(await whole(server, 'held'));
 });
 
-it('a server that is silent for longer than its heartbeat is left; one that sends heartbeats is not', async () => {
-  const { server, talker, withAgent } = await scene();
-  const attempts = [];
-  const asking = (heartbeatMs) => (url, init) => {
-    const headers = new Headers(init.headers);
-    headers.set('x-options', JSON.stringify({ heartbeatMs }));
-    return fetch(url, { ...init, headers });
-  };
-  const alive = new Chat({
-    id: 'silent',
-    transport: transportTo(server, { fetch: asking(20), silenceMs: 3_000, onReconnect: () => attempts.push('alive') }),
-  });
-  const asked = alive.ask(withAgent);
-  await talker.say('One.');
-  await shows(alive, 'One.');
-  const dead = new Chat({
-    id: 'silent',
-    messages: alive.messages.slice(0, 1),
-    transport: transportTo(server, { fetch: asking(0), silenceMs: 3_000, onReconnect: () => attempts.push('dead') }),
-  });
-  const resumed = dead.resumeStream();
-  await until(() => attempts.includes('dead'), 'the silent connection was left');
-  expect(attempts).not.toContain('alive');
-  await talker.exit();
-  await Promise.all([asked, resumed]);
-  const expected = await whole(server, 'silent');
-  expect(shown(alive)).toEqual(expected);
-  expect(shown(dead)).toEqual(expected);
-});
-
 describe.each(['module', 'ui'])('a reload in mid-answer, stored in the form %s', (storeFormat) => {
   it('shows the whole answer in the end, wherever it was and whoever resumes', async () => {
     const { server, talker, withAgent } = await scene({ storeFormat });
