@@ -80,7 +80,7 @@ it('what a proxy holds back until the answer is over is shown whole', async () =
   const attempts = [];
   const api = `http://127.0.0.1:${proxy.address().port}/api/chat`;
   const onReconnect = ({ attempt }) => attempts.push(attempt);
-  const chat = new Chat({ id: 'held', transport: new client.RunChatTransport({ api, silenceMs: 500, onReconnect }) });
+  const chat = new Chat({ id: 'held', transport: new client.RunChatTransport({ api, silenceMs: 2_000, onReconnect }) });
   const asked = chat.ask(withAgent);
   await talker.say('All ', 'of ', 'it');
   await until(() => attempts.length >= 2 && held >= 2, 'the transport connected again, and again');

@@ -2,6 +2,7 @@
 import { createServer } from 'node:http';
 import { afterEach, expect, it, onTestFinished, vi } from 'vitest';
 import { until } from '../helpers/index.mjs';
+import { counting } from './helpers/cuts.mjs';
 import { ai, Chat, client } from './helpers/index.mjs';
 
 afterEach(() => vi.useRealTimers());
@@ -204,17 +205,7 @@ it('a silence is counted from the last byte, heartbeats included', async () => {
   );
   vi.useFakeTimers({ toFake: ['Date', 'setInterval', 'clearInterval'] });
   let reads = 0;
-  const counting = async (url, init) => {
-    const response = await fetch(url, init);
-    const counter = new TransformStream({
-      transform(bytes, controller) {
-        reads += 1;
-        controller.enqueue(bytes);
-      },
-    });
-    return new Response(response.body.pipeThrough(counter), { headers: response.headers });
-  };
-  const asked = ask(api, { fetch: counting });
+  const asked = ask(api, { fetch: counting(fetch, (bytes) => bytes > 0 && (reads += 1)) });
   await until(() => reads === 1, 'the first bytes were read');
   for (let beat = 2; beat < 12; beat++) {
     vi.advanceTimersByTime(30_000);

@@ -14,17 +14,27 @@ async function killedInMidAnswer(id) {
   const talker = await puppet();
   const errors = [];
   let tries = 0;
-  const transport = new client.RunChatTransport({ api: server.api, onReconnect: () => (tries += 1) });
+  let isAway = false;
+  const transport = new client.RunChatTransport({
+    api: server.api,
+    onReconnect: () => (tries += 1),
+    fetch: async (url, init) => {
+      if (isAway) throw new TypeError('network error');
+      return fetch(url, init);
+    },
+  });
   const chat = new Chat({ id, transport, onError: (error) => errors.push(error) });
   const asked = chat.ask({ body: { agent: talker.agent } });
   await talker.say('The first half');
   await shows(chat, 'The first half');
   await until(async () => JSON.stringify(await server.stored(id)).includes('The first half'), 'the half was stored');
+  isAway = true;
   await server.kill();
   // The network is away: that is no reason to give up.
   await until(() => tries >= 2, 'the transport tried again');
   const restart = () => serverOfTest({ port: server.port, settings });
-  return { chat, asked, errors, restart };
+  const comeBack = () => (isAway = false);
+  return { chat, asked, errors, restart, comeBack };
 }
 
 const failed = (chat, errors) => {
@@ -39,7 +49,8 @@ const failed = (chat, errors) => {
 };
 
 it('a server that was killed in mid-answer and started again says that the run cannot be resumed', async () => {
-  const { chat, asked, errors, restart } = await killedInMidAnswer('killed');
+  const { chat, asked, errors, restart, comeBack } = await killedInMidAnswer('killed');
+  comeBack();
   const server = await restart();
   await asked;
   failed(chat, errors);
@@ -55,15 +66,17 @@ it('a server that was killed in mid-answer and started again says that the run c
 });
 
 it('another run of the chat that was started meanwhile is not joined to what was shown', async () => {
-  const { chat, asked, errors, restart } = await killedInMidAnswer('other');
+  const { chat, asked, errors, restart, comeBack } = await killedInMidAnswer('other');
   // It is back, and is asked something else before the chat is connected again.
   const server = await restart();
   const talker = await puppet();
   const message = { id: 'another', role: 'user', parts: [{ type: 'text', text: 'something else' }] };
   const body = JSON.stringify({ id: 'other', messages: [message], agent: talker.agent });
   const [answer] = await Promise.all([fetch(server.api, { method: 'POST', body }), talker.say('Something else')]);
+  comeBack();
   await asked;
   failed(chat, errors);
+  expect(errors[0].message).toContain('another run');
   expect(textOf(chat)).not.toContain('Something else');
   await talker.exit();
   await answer.text();

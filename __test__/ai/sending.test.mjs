@@ -76,7 +76,7 @@ it('an answer that a silent connection swallowed is found again', async () => {
   const { server, talker } = await scene();
   const transport = new client.RunChatTransport({
     api: server.api,
-    silenceMs: 1_500,
+    silenceMs: 3_000,
     fetch: async (url, init) => {
       const response = await fetch(url, init);
       return init.method === 'POST' ? new Promise(() => {}) : response;

@@ -1,6 +1,10 @@
+// The tests with the AI SDK: scripts/test-ai.mjs says which major of it they are given.
 import { fileURLToPath } from 'node:url';
-import { defineConfig, mergeConfig } from 'vitest/config';
 import ofAllTests from '../../vitest.config.mjs';
 
-const merged = mergeConfig(ofAllTests, defineConfig({ root: fileURLToPath(new URL('../..', import.meta.url)) }));
-export default { ...merged, test: { ...merged.test, include: ['__test__/ai/*.test.mjs'] } };
+export default {
+  ...ofAllTests,
+  root: fileURLToPath(new URL('../..', import.meta.url)),
+  // Some of these tests are a thousand chats.
+  test: { ...ofAllTests.test, include: ['__test__/ai/*.test.mjs'], testTimeout: 240_000 },
+};

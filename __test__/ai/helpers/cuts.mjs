@@ -44,6 +44,24 @@ export function asking(headersOf) {
   };
 }
 
+/** `fetch` that tells how many bytes of the body were read so far. */
+export function counting(fetch, onBytes) {
+  return async (url, init) => {
+    const response = await fetch(url, init);
+    let bytes = 0;
+    onBytes(bytes);
+    if (response.body === null) return response;
+    const counter = new TransformStream({
+      transform(chunk, controller) {
+        controller.enqueue(chunk);
+        onBytes((bytes += chunk.length));
+      },
+    });
+    const { status, headers } = response;
+    return new Response(response.body.pipeThrough(counter), { status, headers });
+  };
+}
+
 /** Headers for `asking` that have the first connection cut. */
 export const cutOnce = (at, how, more) => (number) => ({ ...more, ...(number === 1 && { 'x-cut': at, 'x-cut-how': how }) });
 
