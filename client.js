@@ -32,6 +32,13 @@ class RunStreamError extends Error {
 const abortError = () => new DOMException('The run is no longer read', 'AbortError');
 const noop = () => {};
 
+/** Calls `listener` when the signal is aborted, or is so already. Returns what takes that back. */
+function onAbort(signal, listener) {
+  signal?.addEventListener('abort', listener);
+  if (signal?.aborted) listener();
+  return () => signal?.removeEventListener('abort', listener);
+}
+
 /** Waits before a try: longer each time, shorter when the network comes back or the signal is aborted. */
 function pause(attempt, signal) {
   const longest = Math.min(FIRST_PAUSE_MS * 2 ** (attempt - 1), LONGEST_PAUSE_MS);
@@ -44,26 +51,26 @@ function pause(attempt, signal) {
     };
     const timer = setTimeout(end, (longest * (1 + Math.random())) / 2);
     globalThis.addEventListener?.('online', end);
-    signal?.addEventListener('abort', end);
-    if (signal?.aborted) end();
+    onAbort(signal, end);
   });
 }
 
-/** Throws what the server says in the place of a run. */
+/** Throws what the server says in the place of a run; a page is none, whatever its status is. */
 async function check(response) {
-  if (response.ok) return;
-  const { status } = response;
+  const { ok, status, headers } = response;
+  const isPage = /html/.test(headers.get('content-type'));
+  if (ok && !isPage) return;
   const text = await response.text().catch(noop);
-  throw new RunStreamError(text || `The server answered ${status}`, status);
+  throw new RunStreamError((!isPage && text) || `The server answered ${status}${isPage ? ' with a page' : ''}`, status);
 }
 
-/** What `work` gives, unless that takes too long by the clock, or the signal is aborted. */
+/** What `work` gives, unless that takes too long by the clock, or the signal, if there is one, is aborted. */
 function within(silenceMs, signal, work) {
   return new Promise((resolve, reject) => {
     const since = Date.now();
     const end = (settle) => (value) => {
       clearInterval(timer);
-      signal.removeEventListener('abort', abort);
+      signal?.removeEventListener('abort', abort);
       settle(value);
     };
     const abort = end(() => reject(abortError()));
@@ -73,8 +80,7 @@ function within(silenceMs, signal, work) {
       },
       Math.min(silenceMs, LOOK_MS),
     );
-    signal.addEventListener('abort', abort);
-    if (signal.aborted) abort();
+    onAbort(signal, abort);
     work.then(end(resolve), end(reject));
   });
 }
@@ -85,10 +91,9 @@ function parser(onFrame) {
   let id;
   let data;
   return (text) => {
-    const lines = (rest + text).split('\n');
+    const lines = (rest + text).split(/\r?\n/);
     rest = lines.pop();
-    for (const raw of lines) {
-      const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
+    for (const line of lines) {
       if (line === '') {
         if (id !== undefined || data !== undefined) onFrame(id, data);
         id = data = undefined;
@@ -123,9 +128,10 @@ class Told {
     }
     const before = this.texts.get(id) ?? 0;
     const known = had.texts.get(id) ?? 0;
-    this.texts.set(id, before + delta.length);
-    if (before + delta.length <= known) return undefined;
-    had.texts.set(id, before + delta.length);
+    const now = before + delta.length;
+    this.texts.set(id, now);
+    if (now <= known) return undefined;
+    had.texts.set(id, now);
     return before < known ? { ...chunk, delta: delta.slice(known - before) } : chunk;
   }
 }
@@ -134,7 +140,7 @@ class Told {
  * The chunks of a run to its end. `connect(lastEventId, signal)` asks for them; `first` is an answer that is there already.
  * `reader.lastEventId` is kept up to date.
  */
-async function* follow(reader, { connect, first, silenceMs, signal, onReconnect }) {
+async function* follow(reader, connect, { silenceMs, signal, onReconnect }, first) {
   const had = new Told();
   let response = first;
   let messageId;
@@ -143,8 +149,7 @@ async function* follow(reader, { connect, first, silenceMs, signal, onReconnect 
   let serverErrors = 0;
   for (;;) {
     const connection = new AbortController();
-    const stop = () => connection.abort();
-    signal.addEventListener('abort', stop);
+    const unlink = onAbort(signal, () => connection.abort());
     let bytes;
     let cause;
     try {
@@ -200,7 +205,7 @@ async function* follow(reader, { connect, first, silenceMs, signal, onReconnect 
       if (!isPassing && (error instanceof RunStreamError || error instanceof SyntaxError)) throw error;
       cause = error;
     } finally {
-      signal.removeEventListener('abort', stop);
+      unlink();
       bytes?.cancel().catch(noop);
       connection.abort();
     }
@@ -211,8 +216,8 @@ async function* follow(reader, { connect, first, silenceMs, signal, onReconnect 
   }
 }
 
-/** Whether it is the server's trouble, which passes. */
-const isServers = ({ status }) => status >= 500 || status === 408 || status === 429;
+/** Whether it is the server's trouble, which passes. Of an error, 200 is the status of a page, as of a network to log in to. */
+const isServers = ({ status }) => status >= 500 || status === 408 || status === 429 || status === 200;
 const anotherRun = () => new RunStreamError('The chat has another run by now: load its messages');
 
 const resolved = async (value, argument) => (typeof value === 'function' ? value(argument) : value);
@@ -226,21 +231,22 @@ async function headersOf(...sources) {
   return all;
 }
 
+const cursor = (lastEventId) => lastEventId !== undefined && { 'last-event-id': lastEventId };
+
 function checkSilence(silenceMs = DEFAULT_SILENCE_MS) {
-  if (!(silenceMs > 0)) throw new TypeError('silenceMs: must be a number of milliseconds above 0');
+  if (!(silenceMs > 0)) throw new TypeError('silenceMs: must be above 0 ms');
   return silenceMs;
 }
 
 function readRun(url, { lastEventId, headers, fetch, silenceMs, signal, onReconnect } = {}) {
-  const ms = checkSilence(silenceMs);
+  const options = { silenceMs: checkSilence(silenceMs), signal: signal ?? new AbortController().signal, onReconnect };
   const reader = { lastEventId: lastEventId ?? undefined };
   const connect = async (id, connected) =>
     (fetch ?? globalThis.fetch)(url, {
-      headers: await headersOf(headers, id !== undefined && { 'last-event-id': id }),
+      headers: await headersOf(headers, cursor(id)),
       signal: connected,
     });
-  const stopped = signal ?? new AbortController().signal;
-  reader[Symbol.asyncIterator] = () => follow(reader, { connect, silenceMs: ms, signal: stopped, onReconnect });
+  reader[Symbol.asyncIterator] = () => follow(reader, connect, options);
   return reader;
 }
 
@@ -251,20 +257,14 @@ class RunChatTransport {
   /** By chat, who reads its run: a later reader is no reason to stop it. */
   #readers = new Map();
 
-  constructor({ api = '/api/chat', streamApi, stopApi, headers, fetch, silenceMs, onReconnect } = {}) {
-    this.#options = { api, streamApi, stopApi, headers, fetch, silenceMs: checkSilence(silenceMs), onReconnect };
+  constructor(options = {}) {
+    this.#options = { ...options, api: options.api ?? '/api/chat', silenceMs: checkSilence(options.silenceMs) };
   }
 
   async sendMessages({ chatId, messages, abortSignal, trigger, messageId, headers, body }) {
     const post = new AbortController();
-    const sent = headersOf({ 'content-type': 'application/json' }, this.#options.headers, headers).then((all) =>
-      this.#fetch(this.#options.api, {
-        method: 'POST',
-        headers: all,
-        body: JSON.stringify({ ...body, id: chatId, messages, trigger, messageId }),
-        signal: post.signal,
-      }),
-    );
+    const said = { ...body, id: chatId, messages, trigger, messageId };
+    const sent = this.#post(this.#options.api, headers, said, { signal: post.signal });
     return this.#read(chatId, headers, abortSignal, sent, async (signal) => {
       const { silenceMs } = this.#options;
       const response = await within(silenceMs, signal, sent).catch((error) => {
@@ -274,7 +274,7 @@ class RunChatTransport {
       });
       await check(response);
       if (response.status !== 204) return response;
-      throw new RunStreamError('The message was answered before: load the messages of the chat', 204);
+      throw new RunStreamError('The message was answered before: load the messages', 204);
     });
   }
 
@@ -287,13 +287,10 @@ class RunChatTransport {
   }
 
   async stop(chatId, { headers } = {}) {
-    const { api, stopApi } = this.#options;
-    const url = await resolved(stopApi ?? `${api}/${encodeURIComponent(chatId)}/stop`, chatId);
+    const url = await this.#url('stop', chatId);
     for (let attempt = 1; ; attempt++) {
       try {
-        const init = { method: 'POST', body: JSON.stringify({ id: chatId }), keepalive: true };
-        const all = await headersOf({ 'content-type': 'application/json' }, this.#options.headers, headers);
-        return await check(await this.#fetch(url, { ...init, headers: all }));
+        return await check(await this.#post(url, headers, { id: chatId }, { keepalive: true }));
       } catch (error) {
         if (attempt >= SERVER_ERRORS || (error instanceof RunStreamError && !isServers(error))) throw error;
       }
@@ -301,16 +298,24 @@ class RunChatTransport {
     }
   }
 
-  #fetch(url, init) {
-    return (this.#options.fetch ?? globalThis.fetch)(url, init);
+  #url(what, chatId) {
+    const { api, [`${what}Api`]: given } = this.#options;
+    return resolved(given ?? `${api}/${encodeURIComponent(chatId)}/${what}`, chatId);
+  }
+
+  /** Asks with the headers of all that the app has given. */
+  async #fetch(url, headers, more, init) {
+    const { headers: ofAll, fetch = globalThis.fetch } = this.#options;
+    return fetch(url, { ...init, headers: await headersOf(ofAll, headers, more) });
+  }
+
+  #post(url, headers, body, init) {
+    const json = { 'content-type': 'application/json' };
+    return this.#fetch(url, headers, json, { ...init, method: 'POST', body: JSON.stringify(body) });
   }
 
   async #connect(chatId, headers, lastEventId, signal) {
-    const { api, streamApi } = this.#options;
-    return this.#fetch(await resolved(streamApi ?? `${api}/${encodeURIComponent(chatId)}/stream`, chatId), {
-      headers: await headersOf(this.#options.headers, headers, lastEventId !== undefined && { 'last-event-id': lastEventId }),
-      signal,
-    });
+    return this.#fetch(await this.#url('stream', chatId), headers, cursor(lastEventId), { signal });
   }
 
   /**
@@ -318,28 +323,31 @@ class RunChatTransport {
    * run, and when another reader takes its place, which is no reason to stop the run.
    */
   async #read(chatId, headers, chatSignal, sent, open) {
+    const before = this.#readers.get(chatId);
     const stopped = new AbortController();
     this.#readers.set(chatId, stopped);
-    const onAbort = () => {
+    const unlisten = onAbort(chatSignal, () => {
       stopped.abort();
       setTimeout(async () => {
         if (this.#readers.get(chatId) !== stopped) return;
         // A run that is about to begin is stopped when it has begun.
-        await sent?.catch(noop);
+        if (sent) await within(this.#options.silenceMs, undefined, sent).catch(noop);
         await this.stop(chatId, { headers }).catch((error) => console.error(error));
       });
+    });
+    const unlink = () => {
+      unlisten();
+      // The one before may still be reading.
+      const isLast = this.#readers.get(chatId) === stopped;
+      if (isLast && !stopped.signal.aborted) this.#readers.set(chatId, before);
     };
-    const unlink = () => chatSignal?.removeEventListener('abort', onAbort);
-    chatSignal?.addEventListener('abort', onAbort);
-    if (chatSignal?.aborted) onAbort();
+    let stream = null;
     try {
       const first = await open(stopped.signal);
-      if (first !== null) return this.#stream(chatId, first, headers, stopped, unlink);
-      unlink();
-      return null;
-    } catch (error) {
-      unlink();
-      throw error;
+      if (first) stream = this.#stream(chatId, first, headers, stopped, unlink);
+      return stream;
+    } finally {
+      if (!stream) unlink();
     }
   }
 
@@ -352,7 +360,7 @@ class RunChatTransport {
         signal,
         this.#connect(chatId, headers, undefined, connection.signal),
       ).catch(noop);
-      if (response?.status === 200 && response.headers.get('x-run-user-message') === encodeURIComponent(userMessageId)) {
+      if (response?.ok && response.headers.get('x-run-user-message') === encodeURIComponent(userMessageId)) {
         return response;
       }
       connection.abort();
@@ -362,14 +370,12 @@ class RunChatTransport {
   }
 
   #stream(chatId, first, headers, stopped, unlink) {
-    const { silenceMs, onReconnect } = this.#options;
-    const chunks = follow({}, {
-      connect: (id, signal) => this.#connect(chatId, headers, id, signal),
-      first,
-      silenceMs,
+    const options = {
+      ...this.#options,
       signal: stopped.signal,
-      onReconnect: onReconnect && (({ attempt, cause }) => onReconnect({ chatId, attempt, cause })),
-    });
+      onReconnect: (event) => this.#options.onReconnect?.({ chatId, ...event }),
+    };
+    const chunks = follow({}, (id, signal) => this.#connect(chatId, headers, id, signal), options, first);
     let isAborted = false;
     return new ReadableStream(
       {
