@@ -1,24 +1,68 @@
 /**
- * One event of an AI SDK UI message stream, as sent to the browser in an SSE `data:` line.
- *
- * | `type` | other members, in this order |
- * |---|---|
- * | `text-start`, `text-end` | `id` |
- * | `text-delta` | `id`, `delta` |
- * | `reasoning-start`, `reasoning-end` | `id` |
- * | `reasoning-delta` | `id`, `delta` |
- * | `tool-input-start` | `toolCallId`, `toolName` |
- * | `tool-input-available` | `toolCallId`, `toolName`, `input` |
- * | `tool-output-available` | `toolCallId`, `output` |
- * | `tool-output-error` | `toolCallId`, `errorText` |
+ * One event of an AI SDK UI message stream, as sent to the browser in an SSE `data:` line. Told apart by `type`.
  *
  * A part's `id` is `<kind>-<ms since 1970>-<number>` with the kind `text`, `reasoning` or `status`; a `status` part is
  * reasoning that says what the agent is busy with, and is not stored. Errors are text parts that begin with `[error] `.
- * Numbers are as JSON prints them: an agent's `-0` is 0, and its `1e400` is `null`.
+ * Numbers are as JSON prints them: an agent's `-0` is 0, and its `1e400` is `null`. Members are in the order given here.
  *
- * Each subscriber is handed plain objects; treat them as read-only.
+ * Each subscriber is handed plain objects; treat them as read-only. What takes a {@link LooseSseEvent} takes these.
  */
-export type SseEvent = Record<string, unknown> & { type: string };
+export type SseEvent =
+  | { type: "text-start"; id: string }
+  | { type: "text-delta"; id: string; delta: string }
+  | { type: "text-end"; id: string }
+  | { type: "reasoning-start"; id: string }
+  | { type: "reasoning-delta"; id: string; delta: string }
+  | { type: "reasoning-end"; id: string }
+  | { type: "tool-input-start"; toolCallId: string; toolName: string }
+  | { type: "tool-input-available"; toolCallId: string; toolName: string; input: Record<string, unknown> }
+  | { type: "tool-output-available"; toolCallId: string; output: Record<string, unknown> }
+  /** `errorText` is a string, unless the agent put something else into `result.details.error`. */
+  | { type: "tool-output-error"; toolCallId: string; errorText: unknown }
+  | UiChunk;
+
+/** An event in the form in which the TypeScript module declares it. */
+export type LooseSseEvent = Record<string, unknown> & { type: string };
+
+/** What providers of the AI SDK add to parts. */
+export type ProviderMetadata = Record<string, Record<string, unknown>>;
+
+/** What is read of the type of an app's messages, a `UIMessage<Metadata, DataParts>` of `ai`. */
+export interface UiMessageType {
+  metadata?: unknown;
+  parts: readonly { type: string }[];
+}
+
+/** The data parts of a type of messages. */
+type DataPart<Message extends UiMessageType> = Extract<Message["parts"][number], { type: `data-${string}`; data: unknown }>;
+
+/**
+ * A chunk that agents (lines of the stream `ui`) and apps ({@link ActiveRun.emit}) may put into the stream: data, a file, a
+ * source, or metadata of the message, which must be an object. A data part with an `id` takes the place of an earlier one with the same
+ * `type` and `id`; with `transient` it is no part of the message. Other members are refused.
+ *
+ * @typeParam Message The app's `UIMessage`, to have data and metadata checked.
+ */
+export type UiChunk<Message extends UiMessageType = UiMessageType> =
+  | ([DataPart<Message>] extends [never]
+      ? { type: `data-${string}`; id?: string | undefined; data: unknown; transient?: boolean | undefined }
+      : DataPart<Message> extends infer Part
+        ? Part extends { type: `data-${string}`; data: unknown }
+          ? { type: Part["type"]; id?: string | undefined; data: Part["data"]; transient?: boolean | undefined }
+          : never
+        : never)
+  | { type: "file"; url: string; mediaType: string; providerMetadata?: ProviderMetadata | undefined }
+  | {
+      type: "source-url";
+      sourceId: string;
+      url: string;
+      title?: string | undefined;
+      providerMetadata?: ProviderMetadata | undefined;
+    }
+  | {
+      type: "message-metadata";
+      messageMetadata: unknown extends Message["metadata"] ? Record<string, unknown> : Partial<NonNullable<Message["metadata"]>>;
+    };
 
 /**
  * Receives a run's events in order, then `null` once, when the run has ended.
@@ -135,7 +179,7 @@ export interface ActiveRun {
    */
   readonly eventBuffer: SseEvent[];
   /** The callbacks that are subscribed, a `Set` in the order in which they came. Empty once the run has ended. */
-  readonly subscribers: ReadonlySet<RunSubscriber>;
+  readonly subscribers: ReadonlySet<(event: LooseSseEvent | null) => void>;
   /** The message so far. Its arrays and its map are made anew at each read. */
   readonly accumulated: AccumulatedMessage;
   readonly status: RunStatus;
@@ -161,6 +205,14 @@ export interface ActiveRun {
   readonly lastLineAt: number | null;
   /** Aborting it does what {@link abortRun} does. */
   readonly abortController: AbortController;
+  /**
+   * Puts a chunk into the stream, between what the agent prints: it is numbered, replayed, told to subscribers, and stored with
+   * {@link Settings.storeFormat} `"ui"` unless it is `transient`. Not an own member of the object.
+   *
+   * @returns Whether it was taken: `false` once the agent has ended.
+   * @throws `INVALID_ARGUMENT` for a chunk that readers of `ai` 5, 6 or 7 would refuse.
+   */
+  emit<Message extends UiMessageType = UiMessageType>(chunk: UiChunk<Message>): boolean;
 }
 
 /** The name of a format of lines that agents print. */
@@ -174,7 +226,8 @@ export interface AgentCommand {
   command: string;
   /**
    * Its arguments. `{message}`, `{sessionId}` and `{agentSessionId}` are replaced, wherever they stand in an argument;
-   * an `agentSessionId` that is not given becomes nothing. @default []
+   * an `agentSessionId` that is not given becomes nothing. A message may begin with a dash: where `{message}` is a
+   * positional argument, put `"--"` before it, or what the agent has in its place. @default []
    */
   args?: readonly string[];
   /**
@@ -207,7 +260,10 @@ export interface StartRunParams {
    * Names the run and its file in the store: 1 to 200 bytes of UTF-8, not `.` or `..`, without `/`, `\` and NUL.
    */
   sessionId: string;
-  /** What the user said. It is an argument of the agent's command line, so it has no NUL, and the system bounds its length. */
+  /**
+   * What the agent is asked. It is an argument of its command line, so it has no NUL, and the system bounds its length. One
+   * that begins with a dash may be taken for an option by the agent: see {@link AgentCommand.args}.
+   */
   message: string;
   /**
    * The agent's own name for the conversation. With it, lines that belong to another of the agent's conversations are
@@ -224,20 +280,36 @@ export interface StartRunParams {
   errors?: Settings["errors"];
 }
 
+/** What {@link startRun} takes for a run that answers a user's message. */
+export interface AnswerParams extends StartRunParams {
+  /**
+   * The user's message, to be stored before the agent is started, as {@link persistUserMessage} does it: if the session's run is
+   * running, nothing is stored. With the id of a message that is being answered, or was answered within
+   * {@link Settings.cleanupGraceMs}, the call starts nothing and returns that run; with that of one answered before, it returns
+   * `null`: load the messages. A message is answered when an assistant's message that no run is writing comes after it. So the call
+   * can be made again when its answer was lost.
+   */
+  userMessage: UserMessage | null | undefined;
+}
+
 /** What {@link subscribeToRun} takes. */
 export interface SubscribeOptions {
   /** Whether the events so far are delivered first, before the call returns. @default true */
   replay?: boolean;
 }
 
-/** What {@link persistUserMessage} takes. */
+/**
+ * What {@link persistUserMessage} takes. Other members (an app's `metadata`, `html` …) are stored, too, but for `role`,
+ * `timestamp` and `_streaming`, which this package writes.
+ */
 export interface UserMessage {
   /** A message with an id that the session's file already has is not written again. */
   id: string;
   /** The message as plain text. */
   content: string;
-  /** The message's UI parts, stored as `JSON.stringify` gives them. */
+  /** The message's UI parts, files among them, stored as `JSON.stringify` gives them. */
   parts?: unknown[];
+  [member: string]: unknown;
 }
 
 /**
@@ -295,6 +367,30 @@ export interface Settings {
    * @default "auto"
    */
   errors: "auto" | "module" | "full";
+  /**
+   * In which form answers are stored. `"module"`: as the TypeScript module has it, all reasoning first, then all tool calls, then
+   * all text. `"ui"`: a `UIMessage` of the AI SDK, its `parts` in the order in which they came and with `metadata`
+   * ({@link RunMetadata}), beside the `content`, `timestamp` and `id` of the other form; half surrogate pairs become U+FFFD. Both
+   * forms may be in one file. @default "module"
+   */
+  storeFormat: "module" | "ui";
+}
+
+/**
+ * The metadata of an answer: in the chunks `start` and `finish` of `protocol: "ai-sdk"`, and stored with
+ * {@link Settings.storeFormat} `"ui"`. Chunks `message-metadata` add to it.
+ */
+export interface RunMetadata {
+  /** When the run began, in milliseconds since 1970. */
+  startedAt: number;
+  /** When it ended, in milliseconds since 1970. */
+  endedAt?: number;
+  /** How long it took, in milliseconds. */
+  durationMs?: number;
+  /** Why it ended. */
+  end?: RunEndReason;
+  /** What the agent said of itself at its end: of OpenClaw, `model`, `provider`, `usage` and its `sessionId`. */
+  agent?: Record<string, unknown>;
 }
 
 /** Something that went wrong and stopped nothing, as {@link onWarning} tells it. */
@@ -314,6 +410,8 @@ export type WarningCode =
   | "LINE_TOO_LONG"
   /** A line of the agent's output is not JSON and was skipped. Said once a run, with the beginning of the first one. */
   | "LINE_UNREADABLE"
+  /** A chunk of the agent's (a line of the stream `ui`) was left out, because readers would refuse it. Said once a run. */
+  | "CHUNK_REFUSED"
   /** The agent's output ended inside a line, which cannot be read. The message has its beginning. */
   | "OUTPUT_CUT"
   /** SIGKILL has not ended a process of a stopped agent within 2 s. The message has its process id. */
@@ -414,10 +512,14 @@ export interface ActiveRunsError extends Error {
  * A program that cannot be started is no error of this call: the stream says
  * `[error] Failed to start agent: spawn <command> <code>`, and the run ends with the status `error`.
  *
+ * With a {@link AnswerParams.userMessage} the call checks for a run, stores the message and starts, in this order.
+ *
+ * @returns The run; with a `userMessage`, `null` if that was answered before and its run is gone.
  * @throws `RUN_ALREADY_ACTIVE` if the session's run is still running.
  * @throws `CLOSING` if the process is ending.
- * @throws `INVALID_ARGUMENT`, `INVALID_SESSION_ID`, `NO_THREADS`
+ * @throws `INVALID_ARGUMENT`, `INVALID_SESSION_ID`, `NO_THREADS`; `STORE_FAILED` if the user's message cannot be stored
  */
+export function startRun(params: AnswerParams): ActiveRun | null;
 export function startRun(params: StartRunParams): ActiveRun;
 
 /**
@@ -490,11 +592,17 @@ export interface RunStreamOptions {
    */
   replay?: boolean | "compact";
   /**
-   * The last SSE `id:` that the reader had, `<ms since 1970>-<number>`. The stream goes back to where the first part or
-   * tool call began that was open then: a reader that continues a message drops its unfinished parts first, one that
-   * joins bytes skips the frames up to this id. An id that is no such, or of another run, gives the whole replay.
+   * The last SSE `id:` that the reader had, `<x-run-id>-<number>`: the stream goes on behind it, as `resume` says. An id that
+   * is no such, or of another run, gives the whole replay, which begins with `start`.
    */
   lastEventId?: string | null;
+  /**
+   * How a stream goes on after `lastEventId`. `"exact"`: with the frames behind that one, no `start`, and nothing told again,
+   * for readers that know which parts are open, as the AI SDK's chat and `RunChatTransport` do. `"rewind"`: with `start`, and
+   * from where the first part or tool call began that was open at the cursor, for readers that continue a stored message and
+   * drop its unfinished parts first (`dropOpenParts`). @default "exact"
+   */
+  resume?: "exact" | "rewind";
   /**
    * After this long without an event, in milliseconds, a comment line keeps proxies from closing the connection; 0: none.
    * @default 15000
@@ -502,9 +610,17 @@ export interface RunStreamOptions {
   heartbeatMs?: number;
   /**
    * `"module"`: a `data:` line with the event's JSON, as the module's routes send. `"ai-sdk"`: the AI SDK's UI message
-   * stream (version 1, `ai` 6): `start` and `finish` around the events, an `id:` line to resume from, `data: [DONE]` at
-   * the end. A tool's result without its call is left out there, and an error that is no string is sent as its JSON. A
-   * tool call without a result when the run ends becomes a `tool-output-error` with the text `interrupted`.
+   * stream (version 1; `ai` 5, 6 and 7): `start` and `finish` around the events, an `id:` line to resume from,
+   * `data: [DONE]` at the end. Only there:
+   *
+   * - `start` and `finish` have {@link RunMetadata}; `finish` has a `finishReason`: `stop`, `length` (the model's limit),
+   *   `error`, or `other` for a run that was aborted, which has an `abort` chunk before. When the agent failed, or its stream
+   *   tells an error, an `error` chunk comes before `finish`.
+   * - What a tool has before it comes back (`phase: "update"`) is a `tool-output-available` with `preliminary: true`, and the
+   *   pictures in its result are `file` chunks.
+   * - A tool's result without its call is left out, and an error that is no string is sent as its JSON. A tool call without a
+   *   result when the run ends becomes a `tool-output-error` with the text `interrupted`.
+   *
    * @default "module"
    */
   protocol?: "module" | "ai-sdk";
@@ -562,8 +678,9 @@ export function createRunStream(
 /**
  * A run as a response: the stream of {@link createRunStream} with `content-type: text/event-stream`,
  * `cache-control: no-cache, no-transform`, `x-accel-buffering: no`, `x-run-active: true` or `false`, with
- * `protocol: "ai-sdk"` also `x-vercel-ai-ui-message-stream: v1`, and, if there was a cursor to resume from,
- * `x-run-resumed: true`, or `false` where the whole run is told instead.
+ * `protocol: "ai-sdk"` also `x-vercel-ai-ui-message-stream: v1`, `x-run-id` (the first number of its frames' ids) and, of a run
+ * with a {@link AnswerParams.userMessage}, `x-run-user-message` (its id as `encodeURIComponent` gives it). If there was a
+ * cursor to resume from, `x-run-resumed: true`, or `false` where the whole run is told instead.
  *
  * @returns The response. For no run: 404 and `{"active":false}`, or, with `protocol: "ai-sdk"`, 204: nothing to resume.
  * @throws `INVALID_ARGUMENT`
@@ -586,6 +703,15 @@ export function pipeRun(sessionId: string, response: WritableResponse, options?:
 /** A line of a session's file. */
 export type StoredMessage = Record<string, unknown> & { id: string };
 
+/** A message in the form of the AI SDK's `UIMessage`, as far as this package makes it. */
+export interface UiMessage {
+  id: string;
+  role: "system" | "user" | "assistant";
+  metadata?: unknown;
+  // Any: the SDK's own types are a union of the kinds of parts.
+  parts: any[];
+}
+
 /** An entry of the index. Other members that an app has put there stay. */
 export interface SessionEntry {
   id: string;
@@ -606,7 +732,19 @@ export interface SessionEntry {
  * @throws (rejects) `STORE_FAILED`, `NO_THREADS`, `INVALID_ARGUMENT`, `INVALID_SESSION_ID`
  * @throws (rejects) `TOO_LARGE` if they are together longer than JavaScript's strings may be, 2²⁹ − 24 units.
  */
-export function readMessages(sessionId: string): Promise<StoredMessage[]>;
+export function readMessages(sessionId: string, options?: { format?: "stored" }): Promise<StoredMessage[]>;
+/**
+ * The messages as `UIMessage`s of `ai` 5, 6 and 7, of whichever form they are stored in, and those of apps: what
+ * `validateUIMessages` takes. Each has `id`, `role`, `parts` (one at least) and, if it is stored, `metadata`; no half surrogate pairs.
+ * Left out are parts that these versions do not know, members of parts that they do not have, and messages of another role than
+ * `system`, `user` and `assistant`. Tool calls that nobody is at work on any more have failed (`interrupted`).
+ *
+ * @typeParam Message The app's `UIMessage`. It is not checked.
+ */
+export function readMessages<Message extends UiMessageType = UiMessage>(
+  sessionId: string,
+  options: { format: "ui" },
+): Promise<Message[]>;
 
 /**
  * Replaces the messages whose ids are there, where they stand, and appends the others, all at once. Each is written as
