@@ -118,24 +118,44 @@ export async function serve(way, cleaning, env) {
   };
 }
 
-/** A way to the server that can be cut. */
-export async function cuttable(server, cleaning) {
-  const open = new Set();
+/** A way to the server on which connections get lost, other than the server would end them. */
+export async function unreliableWay(server, cleaning) {
+  const connections = new Set();
   const proxy = createServer((client) => {
     const upstream = connect(server.port(), '127.0.0.1');
-    for (const socket of [client, upstream]) {
-      open.add(socket);
-      socket.on('error', () => {}).on('close', () => open.delete(socket));
-    }
+    const connection = {
+      isStream: false,
+      destroy() {
+        connections.delete(connection);
+        client.destroy();
+        upstream.destroy();
+      },
+      /** Nothing passes any more, and nobody is told. */
+      silence() {
+        for (const socket of [client, upstream]) socket.unpipe().resume();
+      },
+    };
+    connections.add(connection);
+    for (const socket of [client, upstream]) socket.on('error', () => {}).on('close', connection.destroy);
+    upstream.on('data', (bytes) => (connection.isStream ||= bytes.includes('content-type: text/event-stream')));
     client.pipe(upstream).pipe(client);
   });
   await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
-  const cut = () => open.forEach((socket) => socket.destroy());
+  const destroyAll = () => connections.forEach((connection) => connection.destroy());
   cleaning.later(() => {
-    cut();
+    destroyAll();
     proxy.close();
   });
-  return { cut, url: (path) => `http://127.0.0.1:${proxy.address().port}${path}` };
+  return {
+    url: (path) => `http://127.0.0.1:${proxy.address().port}${path}`,
+    destroyAll,
+    /** Silences the connections on which answers come. Returns how many these are. */
+    silenceAnswers() {
+      const streams = [...connections].filter(({ isStream }) => isStream);
+      streams.forEach((connection) => connection.silence());
+      return streams.length;
+    },
+  };
 }
 
 // ── Agents ──
@@ -163,11 +183,17 @@ export async function agentsOnStrings(cleaning) {
 }
 
 function strings(pull) {
+  let said = '';
   const tell = (stream, data) => pull({ out: `${JSON.stringify({ event: 'agent', stream, data })}\n` });
   return {
     begin: () => tell('lifecycle', { phase: 'start' }),
     think: (delta) => tell('thinking', { delta }),
-    say: (delta) => tell('assistant', { delta }),
+    say(delta) {
+      said += delta;
+      tell('assistant', { delta });
+    },
+    /** All text that it was told to print. */
+    said: () => said,
     call: (toolCallId, name, args) => tell('tool', { phase: 'start', toolCallId, name, args }),
     result: (toolCallId, name, result) => tell('tool', { phase: 'result', toolCallId, name, result }),
     fail: (toolCallId, name, error) => tell('tool', { phase: 'result', toolCallId, name, isError: true, result: error }),
@@ -244,6 +270,12 @@ export async function openTab(context, url) {
     reasoning: answer.locator('[data-part="reasoning"]'),
     tools: answer.locator('[data-part="tool"]'),
     id: () => /\/chat\/([^/]+)$/.exec(page.url())?.[1],
+    /** Those of its requests for the rest of an answer, from now on, that the server has answered with just that. */
+    resumptions() {
+      const resumed = [];
+      page.on('response', (response) => response.headers()['x-run-resumed'] === 'true' && resumed.push(response));
+      return resumed;
+    },
     /** Asks, in a new chat or in the one that is open. */
     async ask(question) {
       await field.fill(question);
