@@ -5,8 +5,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import {
   agentsOnStrings,
   cleanUp,
+  freeze,
   isAlive,
   launchBrowser,
+  launchSleepyBrowser,
   newQuestion,
   openTab,
   serve,
@@ -22,6 +24,7 @@ let server;
 let way;
 let browser;
 let context;
+let sleepy;
 let tab;
 
 beforeAll(async () => {
@@ -29,6 +32,7 @@ beforeAll(async () => {
   server = await serve('start', cleaning, { ...agents.env, CHAT_STORE: temporaryFolder(cleaning) });
   way = await unreliableWay(server, cleaning);
   browser = await launchBrowser(cleaning);
+  sleepy = await launchSleepyBrowser(cleaning);
 });
 
 afterAll(() => cleaning.now());
@@ -53,6 +57,7 @@ async function ask() {
 const CONNECTIONS = {
   'of the question': async () => {
     const first = await ask();
+    first.say('One.');
     first.end();
     await tab.isReady();
     return ask();
@@ -128,18 +133,15 @@ describe.each(Object.keys(CONNECTIONS))('a connection %s', (name) => {
   });
 
   it('that is lost while the laptop sleeps is gone on with when it wakes', async () => {
+    tab = await openTab(sleepy, way.url('/'));
     const agent = await askOn();
     say(agent, 1, 50);
     await tab.reads('w50');
     const resumptions = tab.resumptions();
-    await tab.page.evaluate(() => document.addEventListener('freeze', () => console.log('frozen')));
-    const frozen = tab.page.waitForEvent('console', (message) => message.text() === 'frozen');
-    const devTools = await context.newCDPSession(tab.page);
-    await devTools.send('Page.setWebLifecycleState', { state: 'frozen' });
-    await frozen;
+    const wake = await freeze(tab.page);
     way.destroyAll();
     say(agent, 51, 100);
-    await devTools.send('Page.setWebLifecycleState', { state: 'active' });
+    await wake();
     await tab.reads('w100');
     expect(resumptions).not.toEqual([]);
     say(agent, 101, 150);

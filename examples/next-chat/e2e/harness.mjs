@@ -34,7 +34,7 @@ export function cleanUp() {
 
 export function temporaryFolder(cleaning) {
   const folder = mkdtempSync(join(tmpdir(), 'next-chat-e2e-'));
-  cleaning.later(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
+  cleaning.later(() => rmSync(folder, { recursive: true, force: true, maxRetries: 10 }));
   return folder;
 }
 
@@ -137,7 +137,7 @@ export async function unreliableWay(server, cleaning) {
     };
     connections.add(connection);
     for (const socket of [client, upstream]) socket.on('error', () => {}).on('close', connection.destroy);
-    upstream.on('data', (bytes) => (connection.isStream ||= bytes.includes('content-type: text/event-stream')));
+    upstream.on('data', (bytes) => (connection.isStream ||= bytes.includes('text/event-stream')));
     client.pipe(upstream).pipe(client);
   });
   await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
@@ -231,22 +231,59 @@ function findBrowser() {
   return found;
 }
 
+const BROWSER_ARGS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
 export async function launchBrowser(cleaning) {
-  const browser = await chromium.launch({
-    executablePath: findBrowser(),
-    args: [
-      '--headless',
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-  });
+  const browser = await chromium.launch({ executablePath: findBrowser(), args: BROWSER_ARGS });
   cleaning.later(() => browser.close());
   return browser;
+}
+
+/**
+ * The context of a browser whose pages can be frozen, as a laptop's are that sleeps. Those of `launchBrowser` cannot:
+ * Playwright has them count as visible whatever happens.
+ */
+export async function launchSleepyBrowser(cleaning) {
+  const args = [...BROWSER_ARGS, '--remote-debugging-port=0', `--user-data-dir=${temporaryFolder(cleaning)}`];
+  const child = spawn(findBrowser(), args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const exited = new Promise((resolve) => child.once('exit', resolve));
+  let output = '';
+  child.stderr.setEncoding('utf8').on('data', (text) => (output += text));
+  cleaning.later(() => {
+    child.kill('SIGKILL'); // one that ends in its own time still writes to its folder
+    return exited;
+  });
+  const address = await until(() => /DevTools listening on (ws:\S+)/.exec(output)?.[1], 'the browser told its address');
+  const browser = await chromium.connectOverCDP(address, { noDefaults: true });
+  cleaning.later(() => browser.close());
+  return browser.contexts()[0];
+}
+
+/** Freezes a page of a sleepy browser. Returns how to wake it. */
+export async function freeze(page) {
+  const devTools = await page.context().newCDPSession(page);
+  await page.evaluate(() => {
+    const seen = (window.lifecycle = []);
+    for (const event of ['freeze', 'resume']) document.addEventListener(event, () => seen.push(event));
+  });
+  const isSeen = (event) => until(() => page.evaluate((name) => window.lifecycle.includes(name), event), `the page saw ${event}`);
+  await devTools.send('Page.setWebLifecycleState', { state: 'frozen' });
+  await isSeen('freeze');
+  return async () => {
+    await devTools.send('Page.setWebLifecycleState', { state: 'active' });
+    // Freezing has hidden it.
+    await devTools.send('Emulation.setFocusEmulationEnabled', { enabled: true });
+    await isSeen('resume');
+  };
 }
 
 /** A tab, and what one does and sees there. */
