@@ -166,6 +166,8 @@ async function* follow(reader, { connect, first, silenceMs, signal, onReconnect 
       while (!isOver) {
         const { value, done } = await within(silenceMs, signal, bytes.read());
         if (done) break;
+        // Heartbeats, too: a run may be quiet for longer than any connection lasts.
+        attempt = serverErrors = 0;
         parse(decoder.decode(value, { stream: true }));
         const ready = chunks;
         chunks = [];
@@ -185,8 +187,6 @@ async function* follow(reader, { connect, first, silenceMs, signal, onReconnect 
             isOver = chunk?.type === 'finish';
           }
           if (eventId !== undefined) reader.lastEventId = eventId;
-          attempt = 0;
-          serverErrors = 0;
           if (chunk !== undefined) yield chunk;
           if (isOver) return;
         }
@@ -286,6 +286,11 @@ class RunChatTransport {
     });
   }
 
+  /** Reads the chat's run no further, as when its page is left. The run goes on. */
+  leave(chatId) {
+    this.#readers.get(chatId)?.abort();
+  }
+
   async stop(chatId, { headers } = {}) {
     const { api, stopApi } = this.#options;
     const url = await resolved(stopApi ?? `${api}/${encodeURIComponent(chatId)}/stop`, chatId);
@@ -332,14 +337,13 @@ class RunChatTransport {
     const unlink = () => chatSignal?.removeEventListener('abort', onAbort);
     chatSignal?.addEventListener('abort', onAbort);
     if (chatSignal?.aborted) onAbort();
+    let stream = null;
     try {
       const first = await open(stopped.signal);
-      if (first !== null) return this.#stream(chatId, first, headers, stopped, unlink);
-      unlink();
-      return null;
-    } catch (error) {
-      unlink();
-      throw error;
+      if (first !== null) stream = this.#stream(chatId, first, headers, stopped, unlink);
+      return stream;
+    } finally {
+      if (stream === null) unlink();
     }
   }
 
@@ -381,14 +385,13 @@ class RunChatTransport {
               controller.enqueue(value);
               return;
             }
-            unlink();
             // Which the chat takes for a stop: of the chunk itself it takes no notice.
-            if (isAborted) controller.error(abortError());
-            else controller.close();
+            if (isAborted) throw abortError();
+            controller.close();
           } catch (error) {
-            unlink();
             controller.error(error);
           }
+          unlink();
         },
         cancel() {
           unlink();
