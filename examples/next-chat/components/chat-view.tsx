@@ -55,7 +55,9 @@ export function ChatView({ id, title, messages: stored, isAnswering: wasAnswerin
 
   useEffect(() => {
     void chat.resumeStream().finally(() => setResuming(false));
-  }, [chat]);
+    // The run goes on, and who comes back resumes it.
+    return () => transport.leave(id);
+  }, [chat, id, transport]);
 
   useEffect(() => onOtherTabs((changed) => void (changed === id && synchronize())), [id, synchronize]);
 

@@ -7,6 +7,9 @@ import { onOtherTabs, tellOtherTabs } from '@/lib/tabs';
 import { BinIcon, MenuIcon, PlusIcon } from './icons';
 import styles from './sidebar.module.css';
 
+/** How often chats are looked up that are answered elsewhere, in milliseconds. */
+const REFRESH_MS = 3_000;
+
 interface Chat {
   id: string;
   title: string;
@@ -22,6 +25,14 @@ export function Sidebar({ chats }: { chats: Chat[] }) {
 
   useEffect(() => onOtherTabs(() => router.refresh()), [router]);
   useEffect(() => setOpen(false), [pathname]);
+
+  // What ends is told to the page that shows it; of the others one has to ask.
+  const hasOthers = chats.some(({ id, isAnswering }) => isAnswering && id !== current);
+  useEffect(() => {
+    if (!hasOthers) return;
+    const timer = setInterval(() => router.refresh(), REFRESH_MS);
+    return () => clearInterval(timer);
+  }, [hasOthers, router]);
 
   async function remove({ id, title }: Chat) {
     if (!window.confirm(`Delete “${title}”?`)) return;
