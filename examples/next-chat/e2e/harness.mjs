@@ -34,7 +34,15 @@ export function cleanUp() {
 
 export function temporaryFolder(cleaning) {
   const folder = mkdtempSync(join(tmpdir(), 'next-chat-e2e-'));
-  cleaning.later(() => rmSync(folder, { recursive: true, force: true, maxRetries: 10 }));
+  const isRemoved = () => {
+    try {
+      rmSync(folder, { recursive: true, force: true });
+      return true;
+    } catch {
+      return false; // Processes that are ending may still write there.
+    }
+  };
+  cleaning.later(() => until(isRemoved, `${folder} could be removed`));
   return folder;
 }
 
@@ -259,7 +267,7 @@ export async function launchSleepyBrowser(cleaning) {
   let output = '';
   child.stderr.setEncoding('utf8').on('data', (text) => (output += text));
   cleaning.later(() => {
-    child.kill('SIGKILL'); // one that ends in its own time still writes to its folder
+    child.kill('SIGKILL');
     return exited;
   });
   const address = await until(() => /DevTools listening on (ws:\S+)/.exec(output)?.[1], 'the browser told its address');
