@@ -332,6 +332,8 @@ export async function openTab(context, url) {
       return (await answer.locator('[data-part="text"]').allInnerTexts()).join('').trim();
     },
     reads: (text) => until(async () => (await tab.text()).endsWith(text), `the page shows ${JSON.stringify(text)}`),
+    /** As `reads`, but of the whole answer. A page that resumes one shows what is stored, then the run from its beginning. */
+    shows: (text) => until(async () => (await tab.text()) === text.trim(), `the page shows no more and no less than ${text}`),
     /** Resolves when nothing more is expected. */
     isReady: () => until(async () => (await tab.stop.count()) === 0 && (await tab.send.count()) === 1, 'the answer ended'),
   };
