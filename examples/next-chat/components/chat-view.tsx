@@ -26,8 +26,8 @@ interface Props {
 export function ChatView({ id, title, messages: stored, isAnswering: wasAnswering }: Props) {
   const router = useRouter();
   const [isResuming, setResuming] = useState(wasAnswering);
-  // A Chat of our own: one that `useChat` makes would stop the run when this page is left (`@ai-sdk/react` 4), and hides
-  // from it that what this transport resumes begins anew.
+  // A Chat of our own. One that `useChat` makes stops the run when the page is left (`@ai-sdk/react` 4), and does not know that
+  // this transport's resumed streams begin at the beginning.
   const [{ chat, transport }] = useState(() => {
     const refresh = () => router.refresh();
     const transport = new ChatTransport(() => {

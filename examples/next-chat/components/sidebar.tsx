@@ -7,7 +7,7 @@ import { onOtherTabs, tellOtherTabs } from '@/lib/tabs';
 import { BinIcon, MenuIcon, PlusIcon } from './icons';
 import styles from './sidebar.module.css';
 
-/** How often chats are looked up that are answered elsewhere, in milliseconds. */
+/** How often the list is renewed while chats other than the shown one are being answered, in milliseconds. */
 const REFRESH_MS = 3_000;
 
 interface Chat {
@@ -26,7 +26,7 @@ export function Sidebar({ chats }: { chats: Chat[] }) {
   useEffect(() => onOtherTabs(() => router.refresh()), [router]);
   useEffect(() => setOpen(false), [pathname]);
 
-  // What ends is told to the page that shows it; of the others one has to ask.
+  // The page reads only the answer that it shows: whether others have ended, it has to ask.
   const hasOthers = chats.some(({ id, isAnswering }) => isAnswering && id !== current);
   useEffect(() => {
     if (!hasOthers) return;
