@@ -119,6 +119,11 @@ export class RunChatTransport<Message = any> {
     metadata?: unknown;
   }): Promise<ReadableStream<any> | null>;
   /**
+   * Reads the chat's run no further, as when its page is left: a connection that is kept would count among the six that a browser
+   * has for an HTTP/1.1 server. Its stream ends with an `AbortError`; the run goes on.
+   */
+  leave(chatId: string): void;
+  /**
    * Stops the chat's run, as the chat's `stop()` does.
    *
    * @throws (rejects) {@link RunStreamError} when the server refuses, or the network's error after eight tries.

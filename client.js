@@ -171,6 +171,8 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
       while (!isOver) {
         const { value, done } = await within(silenceMs, signal, bytes.read());
         if (done) break;
+        // Heartbeats, too: a run may be quiet for longer than any connection lasts.
+        attempt = serverErrors = 0;
         parse(decoder.decode(value, { stream: true }));
         const ready = chunks;
         chunks = [];
@@ -190,8 +192,6 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
             isOver = chunk?.type === 'finish';
           }
           if (eventId !== undefined) reader.lastEventId = eventId;
-          attempt = 0;
-          serverErrors = 0;
           if (chunk !== undefined) yield chunk;
           if (isOver) return;
         }
@@ -284,6 +284,11 @@ class RunChatTransport {
       await check(response);
       return response.status === 204 ? null : response;
     });
+  }
+
+  /** Reads the chat's run no further, as when its page is left. The run goes on. */
+  leave(chatId) {
+    this.#readers.get(chatId)?.abort();
   }
 
   async stop(chatId, { headers } = {}) {
@@ -387,14 +392,13 @@ class RunChatTransport {
               controller.enqueue(value);
               return;
             }
-            unlink();
             // Which the chat takes for a stop: of the chunk itself it takes no notice.
-            if (isAborted) controller.error(abortError());
-            else controller.close();
+            if (isAborted) throw abortError();
+            controller.close();
           } catch (error) {
-            unlink();
             controller.error(error);
           }
+          unlink();
         },
         cancel() {
           unlink();

@@ -3,9 +3,9 @@
 import { Chat, useChat } from '@ai-sdk/react';
 import { useRouter } from 'next/navigation';
 import { useCallback, useEffect, useRef, useState } from 'react';
-import type { ChatMessage } from '@/lib/messages';
+import { type ChatMessage, textOf } from '@/lib/messages';
 import { onOtherTabs, tellOtherTabs } from '@/lib/tabs';
-import { TurnTransport, turnOf } from '@/lib/transport';
+import { ChatTransport } from '@/lib/transport';
 import { Composer } from './composer';
 import { DownIcon } from './icons';
 import { Message } from './message';
@@ -26,22 +26,17 @@ interface Props {
 export function ChatView({ id, title, messages: stored, isAnswering: wasAnswering }: Props) {
   const router = useRouter();
   const [isResuming, setResuming] = useState(wasAnswering);
-  // A Chat of our own: the one that `useChat` makes hides from it that this transport's resumed streams begin anew, and
-  // after a lost connection would show the answer's beginning twice.
-  const [chat] = useState(() => {
+  // A Chat of our own. One that `useChat` makes stops the run when the page is left (`@ai-sdk/react` 4), and does not know that
+  // this transport's resumed streams begin at the beginning.
+  const [{ chat, transport }] = useState(() => {
     const refresh = () => router.refresh();
-    const onSent = () => {
+    const transport = new ChatTransport(() => {
       tellOtherTabs(id);
       refresh();
-    };
-    const transport = new TurnTransport({ onSent, onResumed: () => setResuming(false) });
-    return new Chat<ChatMessage>({ id, messages: stored, transport, onFinish: refresh });
+    });
+    return { transport, chat: new Chat<ChatMessage>({ id, messages: stored, transport, onFinish: refresh }) };
   });
-  const { messages, setMessages, sendMessage, status, error } = useChat({
-    chat,
-    resume: true,
-    experimental_throttle: DRAW_MS,
-  });
+  const { messages, setMessages, sendMessage, status, error } = useChat({ chat, experimental_throttle: DRAW_MS });
   const isAnswering = isResuming || status === 'submitted' || status === 'streaming';
   const [isStopping, setStopping] = useState(false);
   const { list, end, isAtEnd, scrollToEnd } = useScrollToEnd();
@@ -58,13 +53,19 @@ export function ChatView({ id, title, messages: stored, isAnswering: wasAnswerin
     await chat.resumeStream();
   }, [chat, id, router, setMessages]);
 
+  useEffect(() => {
+    void chat.resumeStream().finally(() => setResuming(false));
+    // The run goes on, and who comes back resumes it.
+    return () => transport.leave(id);
+  }, [chat, id, transport]);
+
   useEffect(() => onOtherTabs((changed) => void (changed === id && synchronize())), [id, synchronize]);
 
-  /** The agent ends; what it says until then still arrives here, and the end of the stream as well. */
+  /** Stops the run. That of `useChat` does so as well, but shows nothing that the agent says until its end. */
   const stop = useCallback(async () => {
     setStopping(true);
-    await fetch(turnOf(id), { method: 'DELETE' }).catch(() => setStopping(false));
-  }, [id]);
+    await transport.stop(id).catch(() => setStopping(false));
+  }, [id, transport]);
 
   useEffect(() => {
     if (!isAnswering) return setStopping(false);
@@ -74,6 +75,8 @@ export function ChatView({ id, title, messages: stored, isAnswering: wasAnswerin
   }, [isAnswering, stop]);
 
   const last = messages.at(-1);
+  // What an agent says of its failure is a part of its answer.
+  const isToldInAnswer = error && last?.role === 'assistant' && textOf(last).endsWith(`[error] ${error.message}`);
   return (
     <div className={styles.page}>
       <h1 className="visuallyHidden">{title}</h1>
@@ -83,7 +86,7 @@ export function ChatView({ id, title, messages: stored, isAnswering: wasAnswerin
             <Message key={message.id} message={message} isGrowing={isAnswering && message === last} />
           ))}
           {isAnswering && last?.role === 'user' && <p className={styles.waiting}>Starting the agent…</p>}
-          {error && (
+          {error && !isToldInAnswer && (
             <div className={styles.error} role="alert">
               <span>{error instanceof TypeError ? 'The connection to the server was lost.' : error.message}</span>
               <button type="button" onClick={synchronize}>

@@ -22,7 +22,7 @@ export const Message = memo(function Message({ message, isGrowing }: Props) {
     );
   }
   const last = message.parts.length - 1;
-  const isCutOff = message.metadata?.isPartial && !isGrowing;
+  const isCutOff = message.metadata?.startedAt && !message.metadata.end && !isGrowing;
   return (
     <article className={styles.assistant} aria-label="Agent" data-role="assistant" data-growing={isGrowing}>
       {message.parts.map((part, index) => (

@@ -7,6 +7,9 @@ import { onOtherTabs, tellOtherTabs } from '@/lib/tabs';
 import { BinIcon, MenuIcon, PlusIcon } from './icons';
 import styles from './sidebar.module.css';
 
+/** How often the list is renewed while chats other than the shown one are being answered, in milliseconds. */
+const REFRESH_MS = 3_000;
+
 interface Chat {
   id: string;
   title: string;
@@ -22,6 +25,14 @@ export function Sidebar({ chats }: { chats: Chat[] }) {
 
   useEffect(() => onOtherTabs(() => router.refresh()), [router]);
   useEffect(() => setOpen(false), [pathname]);
+
+  // The page reads only the answer that it shows: whether others have ended, it has to ask.
+  const hasOthers = chats.some(({ id, isAnswering }) => isAnswering && id !== current);
+  useEffect(() => {
+    if (!hasOthers) return;
+    const timer = setInterval(() => router.refresh(), REFRESH_MS);
+    return () => clearInterval(timer);
+  }, [hasOthers, router]);
 
   async function remove({ id, title }: Chat) {
     if (!window.confirm(`Delete “${title}”?`)) return;

@@ -34,7 +34,15 @@ export function cleanUp() {
 
 export function temporaryFolder(cleaning) {
   const folder = mkdtempSync(join(tmpdir(), 'next-chat-e2e-'));
-  cleaning.later(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
+  const isRemoved = () => {
+    try {
+      rmSync(folder, { recursive: true, force: true });
+      return true;
+    } catch {
+      return false; // Processes that are ending may still write there.
+    }
+  };
+  cleaning.later(() => until(isRemoved, `${folder} could be removed`));
   return folder;
 }
 
@@ -118,24 +126,44 @@ export async function serve(way, cleaning, env) {
   };
 }
 
-/** A way to the server that can be cut. */
-export async function cuttable(server, cleaning) {
-  const open = new Set();
+/** A way to the server on which connections get lost, other than the server would end them. */
+export async function unreliableWay(server, cleaning) {
+  const connections = new Set();
   const proxy = createServer((client) => {
     const upstream = connect(server.port(), '127.0.0.1');
-    for (const socket of [client, upstream]) {
-      open.add(socket);
-      socket.on('error', () => {}).on('close', () => open.delete(socket));
-    }
+    const connection = {
+      isStream: false,
+      destroy() {
+        connections.delete(connection);
+        client.destroy();
+        upstream.destroy();
+      },
+      /** Nothing passes any more, and nobody is told. */
+      silence() {
+        for (const socket of [client, upstream]) socket.unpipe().resume();
+      },
+    };
+    connections.add(connection);
+    for (const socket of [client, upstream]) socket.on('error', () => {}).on('close', connection.destroy);
+    upstream.on('data', (bytes) => (connection.isStream ||= bytes.includes('text/event-stream')));
     client.pipe(upstream).pipe(client);
   });
   await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
-  const cut = () => open.forEach((socket) => socket.destroy());
+  const destroyAll = () => connections.forEach((connection) => connection.destroy());
   cleaning.later(() => {
-    cut();
+    destroyAll();
     proxy.close();
   });
-  return { cut, url: (path) => `http://127.0.0.1:${proxy.address().port}${path}` };
+  return {
+    url: (path) => `http://127.0.0.1:${proxy.address().port}${path}`,
+    destroyAll,
+    /** Silences the connections on which answers come. Returns how many these are. */
+    silenceAnswers() {
+      const streams = [...connections].filter(({ isStream }) => isStream);
+      streams.forEach((connection) => connection.silence());
+      return streams.length;
+    },
+  };
 }
 
 // ── Agents ──
@@ -163,11 +191,17 @@ export async function agentsOnStrings(cleaning) {
 }
 
 function strings(pull) {
+  let said = '';
   const tell = (stream, data) => pull({ out: `${JSON.stringify({ event: 'agent', stream, data })}\n` });
   return {
     begin: () => tell('lifecycle', { phase: 'start' }),
     think: (delta) => tell('thinking', { delta }),
-    say: (delta) => tell('assistant', { delta }),
+    say(delta) {
+      said += delta;
+      tell('assistant', { delta });
+    },
+    /** All text that it was told to print. */
+    said: () => said,
     call: (toolCallId, name, args) => tell('tool', { phase: 'start', toolCallId, name, args }),
     result: (toolCallId, name, result) => tell('tool', { phase: 'result', toolCallId, name, result }),
     fail: (toolCallId, name, error) => tell('tool', { phase: 'result', toolCallId, name, isError: true, result: error }),
@@ -205,22 +239,59 @@ function findBrowser() {
   return found;
 }
 
+const BROWSER_ARGS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
 export async function launchBrowser(cleaning) {
-  const browser = await chromium.launch({
-    executablePath: findBrowser(),
-    args: [
-      '--headless',
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-  });
+  const browser = await chromium.launch({ executablePath: findBrowser(), args: BROWSER_ARGS });
   cleaning.later(() => browser.close());
   return browser;
+}
+
+/**
+ * The context of a browser whose pages can be frozen, as a laptop's are that sleeps. Those of `launchBrowser` cannot:
+ * Playwright has them count as visible whatever happens.
+ */
+export async function launchSleepyBrowser(cleaning) {
+  const args = [...BROWSER_ARGS, '--remote-debugging-port=0', `--user-data-dir=${temporaryFolder(cleaning)}`];
+  const child = spawn(findBrowser(), args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const exited = new Promise((resolve) => child.once('exit', resolve));
+  let output = '';
+  child.stderr.setEncoding('utf8').on('data', (text) => (output += text));
+  cleaning.later(() => {
+    child.kill('SIGKILL');
+    return exited;
+  });
+  const address = await until(() => /DevTools listening on (ws:\S+)/.exec(output)?.[1], 'the browser told its address');
+  const browser = await chromium.connectOverCDP(address, { noDefaults: true });
+  cleaning.later(() => browser.close());
+  return browser.contexts()[0];
+}
+
+/** Freezes a page of a sleepy browser. Returns how to wake it. */
+export async function freeze(page) {
+  const devTools = await page.context().newCDPSession(page);
+  await page.evaluate(() => {
+    const seen = (window.lifecycle = []);
+    for (const event of ['freeze', 'resume']) document.addEventListener(event, () => seen.push(event));
+  });
+  const isSeen = (event) => until(() => page.evaluate((name) => window.lifecycle.includes(name), event), `the page saw ${event}`);
+  await devTools.send('Page.setWebLifecycleState', { state: 'frozen' });
+  await isSeen('freeze');
+  return async () => {
+    await devTools.send('Page.setWebLifecycleState', { state: 'active' });
+    // Freezing has hidden it.
+    await devTools.send('Emulation.setFocusEmulationEnabled', { enabled: true });
+    await isSeen('resume');
+  };
 }
 
 /** A tab, and what one does and sees there. */
@@ -244,6 +315,12 @@ export async function openTab(context, url) {
     reasoning: answer.locator('[data-part="reasoning"]'),
     tools: answer.locator('[data-part="tool"]'),
     id: () => /\/chat\/([^/]+)$/.exec(page.url())?.[1],
+    /** Those of its requests for the rest of an answer, from now on, that the server has answered with just that. */
+    resumptions() {
+      const resumed = [];
+      page.on('response', (response) => response.headers()['x-run-resumed'] === 'true' && resumed.push(response));
+      return resumed;
+    },
     /** Asks, in a new chat or in the one that is open. */
     async ask(question) {
       await field.fill(question);
@@ -255,6 +332,8 @@ export async function openTab(context, url) {
       return (await answer.locator('[data-part="text"]').allInnerTexts()).join('').trim();
     },
     reads: (text) => until(async () => (await tab.text()).endsWith(text), `the page shows ${JSON.stringify(text)}`),
+    /** As `reads`, but of the whole answer. A page that resumes one shows what is stored, then the run from its beginning. */
+    shows: (text) => until(async () => (await tab.text()) === text.trim(), `the page shows no more and no less than ${text}`),
     /** Resolves when nothing more is expected. */
     isReady: () => until(async () => (await tab.stop.count()) === 0 && (await tab.send.count()) === 1, 'the answer ended'),
   };

@@ -2,7 +2,8 @@
 import { abortRun, configure, listSessions } from 'active-runs';
 import { storeDir } from './settings';
 
-configure({ storeDir });
+// Answers are stored as the messages of the AI SDK that they become in the browser.
+configure({ storeDir, storeFormat: 'ui' });
 
 // Told to end, Next.js waits for all responses, and a streamed answer ends with its agent.
 async function endAgents() {

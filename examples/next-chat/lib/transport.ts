@@ -1,42 +1,21 @@
-import { DefaultChatTransport } from 'ai';
+import { RunChatTransport } from 'active-runs/client';
 import type { ChatMessage } from './messages';
 
-type Transport = DefaultChatTransport<ChatMessage>;
+type Transport = RunChatTransport<ChatMessage>;
 
-interface Listeners {
-  /** The server has stored a message and begun its answer. */
-  onSent: () => void;
-  /** The server has been asked for an answer that is under way; whether there is one is now known. */
-  onResumed: () => void;
-}
+/** Sends to `/api/chat`, comes back at `/api/chat/[id]/stream`, stops at `/api/chat/[id]/stop`. */
+export class ChatTransport extends RunChatTransport<ChatMessage> {
+  readonly #onSent: () => void;
 
-/** Speaks with `/api/chats/[id]/turn`. */
-export class TurnTransport extends DefaultChatTransport<ChatMessage> {
-  readonly #listeners: Listeners;
-
-  constructor(listeners: Listeners) {
-    super({
-      // The server has the history: it is sent what is new.
-      prepareSendMessagesRequest: ({ id, messages }) => ({ api: turnOf(id), body: { message: messages.at(-1) } }),
-      prepareReconnectToStreamRequest: ({ id }) => ({ api: turnOf(id) }),
-    });
-    this.#listeners = listeners;
+  /** @param onSent is called when the server has stored a message and begun its answer. */
+  constructor(onSent: () => void) {
+    super({ api: '/api/chat' });
+    this.#onSent = onSent;
   }
 
   override async sendMessages(options: Parameters<Transport['sendMessages']>[0]) {
     const answer = await super.sendMessages(options);
-    this.#listeners.onSent();
+    this.#onSent();
     return answer;
   }
-
-  override async reconnectToStream(options: Parameters<Transport['reconnectToStream']>[0]) {
-    try {
-      return await super.reconnectToStream(options);
-    } finally {
-      // A newer attempt takes the place of one that was aborted.
-      if (!options.abortSignal?.aborted) this.#listeners.onResumed();
-    }
-  }
 }
-
-export const turnOf = (chatId: string) => `/api/chats/${chatId}/turn`;

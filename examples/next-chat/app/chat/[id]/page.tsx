@@ -1,9 +1,8 @@
-import { hasActiveRun, readMessages } from 'active-runs';
+import { hasActiveRun } from 'active-runs';
 import type { Metadata } from 'next';
 import { notFound } from 'next/navigation';
 import { ChatView } from '@/components/chat-view';
-import { toChatMessages } from '@/lib/messages';
-import { findSession } from '@/lib/sessions';
+import { findSession, readChat } from '@/lib/sessions';
 
 type Props = PageProps<'/chat/[id]'>;
 
@@ -17,6 +16,6 @@ export default async function ChatPage({ params }: Props) {
   const { id, title } = session;
   // First the run, then the store: an answer that ends in between is whole in the store.
   const isAnswering = hasActiveRun(id);
-  const messages = toChatMessages(await readMessages(id));
+  const messages = await readChat(id);
   return <ChatView key={id} id={id} title={title} messages={messages} isAnswering={isAnswering} />;
 }
