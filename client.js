@@ -29,7 +29,7 @@ class RunStreamError extends Error {
   }
 }
 
-const abortError = () => new DOMException('The run is no longer read', 'AbortError');
+const abortError = () => new DOMException('Aborted', 'AbortError');
 const noop = () => {};
 
 /** Calls `listener` when the signal is aborted, or is so already. Returns what takes that back. */
@@ -156,7 +156,7 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
       response ??= await within(silenceMs, signal, connect(reader.lastEventId, connection.signal));
       if (response.status === 204) {
         if (attempt === 0 && reader.lastEventId === undefined) return;
-        throw new RunStreamError('The run has ended and can no longer be resumed: load its messages', 204);
+        throw new RunStreamError('The run is gone: load the messages', 204);
       }
       await check(response);
       const id = response.headers.get('x-run-id') ?? runId;
@@ -218,7 +218,7 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
 
 /** Whether it is the server's trouble, which passes. Of an error, 200 is the status of a page, as of a network to log in to. */
 const isServers = ({ status }) => status >= 500 || status === 408 || status === 429 || status === 200;
-const anotherRun = () => new RunStreamError('The chat has another run by now: load its messages');
+const anotherRun = () => new RunStreamError('The chat has another run: load the messages');
 
 const resolved = async (value, argument) => (typeof value === 'function' ? value(argument) : value);
 
@@ -269,7 +269,8 @@ class RunChatTransport {
       const { silenceMs } = this.#options;
       const response = await within(silenceMs, signal, sent).catch((error) => {
         // Unless it was stopped: what is on its way is to arrive before the stop does.
-        if (!signal.aborted) post.abort();
+        if (signal.aborted) sent.then(({ body }) => body?.cancel()).catch(noop);
+        else post.abort();
         return this.#search(chatId, messages.at(-1)?.id, headers, signal, error);
       });
       await check(response);

@@ -221,6 +221,10 @@ describe('emit', () => {
     await told.say('x');
     run.emit({ type: 'data-x', data: 'x'.repeat(200_000) });
     expect((await run.whenEnded).reason).toBe('too-large');
+    // Also before the agent has been started, and if it never prints anything.
+    const { run: silent } = start(sh('exec sleep 1000'));
+    silent.emit({ type: 'data-x', data: 'x'.repeat(200_000) });
+    expect((await silent.whenEnded).reason).toBe('too-large');
   });
 
   it('is no member of the object: a copy of the run has what the module has', async () => {

@@ -210,6 +210,9 @@ describe('read with format "ui"', () => {
       { type: 'tool-n', state: 'output-available' },
       { type: 'tool-n', toolCallId: 't4', state: 'odd' },
       { type: 'tool-n', toolCallId: 't5', state: 'approval-responded', input: {}, approval: { id: 'a', approved: true } },
+      { type: 'tool-n', toolCallId: 't6', state: 'approval-responded', input: {}, approval: { id: 5, approved: 'yes' } },
+      { type: 'tool-n', toolCallId: 't7', state: 'output-denied', approval: { id: 'a', approved: false, reason: 'no', more: 1 }, output: 1 },
+      { type: 'dynamic-tool', toolName: 'n', toolCallId: 't8', state: 'approval-requested', input: {}, approval: { id: 'a' } },
       { type: 'tool-invocation' },
       { type: 'image', url: 'x' },
       null, 5, 'text', [],
@@ -238,6 +241,7 @@ describe('read with format "ui"', () => {
       { type: 'tool-n', toolCallId: 't2', state: 'output-error', input: {}, errorText: '{"why":1}' },
       { type: 'tool-n', toolCallId: 't3', state: 'output-error', errorText: 'interrupted' },
       parts[14],
+      { type: 'tool-n', toolCallId: 't7', state: 'output-denied', input: {}, approval: { id: 'a', approved: false, reason: 'no' } },
       { type: 'tool-', toolCallId: '', state: 'output-error', input: {}, errorText: 'interrupted' },
     ]);
     expect(read.slice(1, 3).map(({ parts: [part] }) => part)).toEqual([{ type: 'text', text: 'only content' }, { type: 'text', text: '' }]);

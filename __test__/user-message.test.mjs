@@ -84,6 +84,26 @@ describe('a run that is started with its user message', () => {
     expect(idsOf(store, left)).toEqual(['u1', 'assistant', 'assistant']);
   });
 
+  it.each([
+    ['a long answer', 3_000_000, 0],
+    ['a long history after it', 10, 4_000],
+    ['a long history before it', 10, -4_000],
+  ])('is known to be answered by the next server, too: %s', async (_, length, others) => {
+    const store = useStore();
+    const sessionId = newSession();
+    const history = Array.from({ length: Math.abs(others) }, (_, n) => `{"id":"h${n}","role":"user","content":"${'x'.repeat(200)}"}\n`).join('');
+    const own = `${JSON.stringify({ role: 'user', ...userMessage })}\n{"id":"a","role":"assistant","content":"${'x'.repeat(length)}"}\n`;
+    store.write(sessionId, others > 0 ? own + history : history + own);
+    const before = store.read(sessionId);
+    expect(startRun({ sessionId, message: 'x', agent: answers('twice'), userMessage })).toBeNull();
+    expect(store.read(sessionId)).toBe(before);
+    // One that has no answer yet is answered, and not stored twice.
+    const last = { ...userMessage, id: 'half \ud83d' };
+    store.append(sessionId, `${JSON.stringify({ role: 'user', ...last })}\n`);
+    expect((await play(answers('once'), { sessionId, userMessage: last })).text).toBe('once');
+    expect(store.messages(sessionId).filter(({ id }) => id === last.id)).toHaveLength(1);
+  });
+
   it('is not started when the message cannot be stored', async () => {
     const store = useStore();
     mkdirSync(store.path('s-1'), { recursive: true });

@@ -81,6 +81,15 @@ function ofModuleTool({ toolCallId, toolName, args, result, errorText }, isGrowi
 
 const errorOf = (error) => (isString(error) ? error : JSON.stringify(error));
 
+/** The approval of a tool part in a state that has one; `undefined` when it is no such. */
+function ofApproval({ state, approval }) {
+  if (!isObject(approval) || !isString(approval.id)) return undefined;
+  const { id, approved, reason } = approval;
+  if (state === 'approval-requested') return { id };
+  const isAnswer = state === 'approval-responded' ? typeof approved === 'boolean' : state === 'output-denied' && approved === false;
+  return isAnswer ? { id, approved, ...(isString(reason) && { reason }) } : undefined;
+}
+
 function ofTool(part, isGrowing) {
   const { type, toolCallId, toolName, state } = part;
   const isDynamic = type === 'dynamic-tool';
@@ -91,8 +100,10 @@ function ofTool(part, isGrowing) {
     return { ...base, state: 'output-error', ...pick(part, ['input']), errorText: INTERRUPTED };
   }
   if (!Object.hasOwn(TOOL_STATES, state)) {
-    // Of the states with an approval: as they are. What this does not know is no state that all versions take.
-    return isObject(part.approval) ? { ...part } : undefined;
+    const approval = ofApproval(part);
+    // What this does not know is no state that all versions take; `ai` 5 has no approvals of dynamic tools.
+    if (isDynamic || approval === undefined) return undefined;
+    return { ...base, state, input: part.input ?? {}, approval };
   }
   const checked = { ...base, state, ...pick(part, TOOL_STATES[state]) };
   if (state !== 'input-streaming' && !('input' in checked)) checked.input = {};

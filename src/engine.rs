@@ -94,11 +94,12 @@ pub fn start(
     let place = registry::reserve(&session)?;
     let store = Store::at(store_dir);
     leftovers::end(&store);
-    if let Some(message) = &user_message
-        && add_user_message(&store, &session, message)? == Addition::AlreadyThere
-        && store.is_answered(&session, &message.id)?
-    {
-        return Ok(None);
+    if let Some(message) = &user_message {
+        match store.answer_to(&session, &message.id, message.line.as_bytes())? {
+            Some(true) => return Ok(None),
+            Some(false) => {}
+            None => _ = add_user_message(&store, &session, message)?,
+        }
     }
     let started_at = clock::now_ms();
     // Above all that is in the file, also where the clock was put back or stands still.

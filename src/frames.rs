@@ -8,7 +8,7 @@
 
 use crate::{
     event_log::{Cursor, Entry, EventLog, Kind, OpenParts},
-    json::{self, JsonStr, RawValue},
+    json::{self, Document, JsonStr, RawValue},
     pages::{Mapped, Pages},
 };
 use std::{
@@ -559,7 +559,9 @@ pub(crate) fn write_frame(
 ) {
     let text = match (protocol, entry.kind) {
         (Protocol::AiSdk, Kind::Orphan) | (Protocol::Module, Kind::Extra) => return,
-        (Protocol::AiSdk, Kind::Json) => valid_error(entry.payload),
+        (Protocol::AiSdk, Kind::Json | Kind::Extra) => {
+            valid_error(entry.payload).or_else(|| without_prototypes(entry.payload))
+        }
         _ => None,
     };
     if let Some(id) = id.filter(|_| protocol == Protocol::AiSdk) {
@@ -592,6 +594,22 @@ fn valid_error(json: &[u8]) -> Option<Vec<u8>> {
     read.ok()?;
     let error_text = error_text.filter(|text| text.as_str().is_none())?;
     Some(with_error_text(call?.json().as_str(), error_text))
+}
+
+/// An event as the AI SDK takes it that has members which would change an object's prototype, at which its
+/// reader ends with an error; none where it has no such.
+fn without_prototypes(json: &[u8]) -> Option<Vec<u8>> {
+    let has = |name: &[u8]| memchr::memmem::find(json, name).is_some();
+    if !has(br#""__proto__":"#) && !has(br#""constructor":"#) {
+        return None;
+    }
+    let mut document = Document::parse(std::str::from_utf8(json).ok()?).ok()?;
+    document.remove_members(|key, value| match key {
+        "__proto__" => true,
+        "constructor" => value.is_null() || value.get("prototype").is_some(),
+        _ => false,
+    });
+    Some(document.root().stringify().into_bytes())
 }
 
 /// The agent may say anything as an error; the AI SDK takes a string.
@@ -641,6 +659,16 @@ mod tests {
         assert_eq!(ids.len(), events.len() - 1);
         let last = EventId { run: RUN, events: events.len() as u64 };
         assert_eq!(ids.last().and_then(|id| EventId::parse(id)), Some(last));
+    }
+
+    #[test]
+    fn what_would_change_a_prototype_is_left_out_for_the_ai_sdk() {
+        let line = r#"{"event":"agent","stream":"tool","data":{"phase":"start","toolCallId":"t","name":"x","args":{"a":1,"__proto__":{"b":2},"c":[{"constructor":{"prototype":3},"d":4},{"constructor":5}]}}}"#;
+        let (log, _) = log_of(&[line]);
+        let (_, text) = encoded(Protocol::AiSdk, &log);
+        assert!(text.contains(r#""input":{"a":1,"c":[{"d":4},{"constructor":5}]}}"#), "{text}");
+        let (_, text) = encoded(Protocol::Module, &log);
+        assert!(text.contains(r#""__proto__":{"b":2}"#));
     }
 
     #[test]

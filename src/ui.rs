@@ -71,6 +71,13 @@ pub enum UiEvent<'a> {
 /// units.
 pub const MAX_EVENT_BYTES: usize = 128 << 20;
 
+/// After each so many bytes of what tools at work have, it is passed on half as often as before.
+const PROGRESS_BYTES: usize = 1 << 20;
+/// The pause between two of them after the first so many, halved.
+const PROGRESS_PAUSE_MS: u64 = 50;
+/// The pause becomes no longer than 14 hours.
+const MOST_DOUBLINGS: usize = 20;
+
 /// Where events go.
 pub trait EventSink {
     /// Takes an event, after all that came before it.
@@ -165,6 +172,8 @@ pub struct UiState {
     is_at_length_limit: bool,
     /// Why the last chunk that was refused was refused.
     refusal: Option<String>,
+    /// The bytes of what tools at work had, and when the last of it was passed on.
+    progress: (usize, u64),
     /// The ids of the tools that were called and have not come back.
     open_tools: HashSet<JsonString>,
 }
@@ -330,11 +339,20 @@ impl<S: EventSink> Ui<'_, S> {
         self.sink.event(UiEvent::ToolOutputError { tool_call_id: id, error_text });
     }
 
-    /// A tool that is at work has this so far. Nothing of one that is not.
+    /// A tool that is at work has this so far. Nothing of one that is not. Tools may say all that they have
+    /// each time: the more that has become in this run, the less often it is passed on.
     pub fn tool_progress(&mut self, id: &JsonStr, output: &JsonValue) {
-        if !self.state.open_tools.contains(id) {
+        let (bytes, last_ms) = &mut self.state.progress;
+        let pause_ms = match *bytes / PROGRESS_BYTES {
+            0 => 0,
+            times => PROGRESS_PAUSE_MS << times.min(MOST_DOUBLINGS),
+        };
+        let is_due = !(*last_ms..*last_ms + pause_ms).contains(&self.now_ms);
+        if !is_due || !self.state.open_tools.contains(id) {
             return;
         }
+        *bytes += output.text().len();
+        *last_ms = self.now_ms;
         let names = id.as_str().len();
         let Some(output) = &bounded(output, names, || left_out_in("text")) else { return };
         self.sink.event(UiEvent::ToolProgress { tool_call_id: id, output });
@@ -555,6 +573,26 @@ pub(crate) mod tests {
         );
         assert_eq!(seen.0.len(), 6);
         assert_eq!(seen.0[5].len(), MAX_EVENT_BYTES, "just as long as it may be");
+    }
+
+    #[test]
+    fn the_more_tools_at_work_have_had_the_less_often_it_is_passed_on() {
+        let (mut state, mut seen) = (UiState::default(), Seen::default());
+        let id = &*JsonStr::escape("t");
+        let value = &JsonValue::string(&JsonStr::escape(&"x".repeat(100_000)));
+        state.at(0, &mut seen).tool_call(id, id, value);
+        // All that it has, each time, ten times a second for an hour.
+        for at in 1..36_000 {
+            state.at(at * 100, &mut seen).tool_progress(id, value);
+        }
+        let passed = seen.0.len() - 2;
+        assert!((40..200).contains(&passed), "{passed}");
+        // Short ones are all passed on.
+        let (mut state, short) = (UiState::default(), &JsonValue::string(id));
+        state.at(0, &mut seen).tool_call(id, id, short);
+        let before = seen.0.len();
+        (0..10_000).for_each(|_| state.at(5, &mut seen).tool_progress(id, short));
+        assert_eq!(seen.0.len() - before, 10_000);
     }
 
     #[test]

@@ -143,6 +143,21 @@ impl Document {
         self.add(Node::Object(ordered(members.collect())))
     }
 
+    /// Removes the members of all objects in it for which `is_out` holds.
+    pub fn remove_members(&mut self, is_out: impl Fn(&str, Value<'_>) -> bool) {
+        for index in 0..self.nodes.len() {
+            let Node::Object(members) = &self.nodes[index] else { continue };
+            let is_out = |member: &Member| is_out(member.key.as_str(), self.get(member.value));
+            if !members.iter().any(is_out) {
+                continue;
+            }
+            let stay: Vec<_> = members.iter().map(|member| !is_out(member)).collect();
+            let Node::Object(members) = &mut self.nodes[index] else { continue };
+            let mut stay = stay.into_iter();
+            members.retain(|_| stay.next().unwrap_or(true));
+        }
+    }
+
     /// `object[key] = value`: an existing key keeps its place, a new one goes where JavaScript
     /// puts it. Nothing happens when `object` is none.
     pub fn set(&mut self, object: NodeId, key: &str, value: impl Into<Scalar>) {

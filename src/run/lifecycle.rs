@@ -120,6 +120,8 @@ pub(crate) async fn drive<I: Input>(
         Start::Started(mut input) => {
             task.phase.start();
             missed.into_iter().for_each(|command| task.obey(command, &mut input));
+            // Of what the app had put into it before.
+            task.keep_limit(&mut input);
             let end = task.read(input).await;
             task.end(end)
         }
@@ -253,10 +255,15 @@ impl Task {
             self.persistence.changed();
         }
         self.watchdogs.count_lines(self.answer.lines());
+        self.keep_limit(input);
+        None
+    }
+
+    /// Stops a run that has become larger than it may.
+    fn keep_limit(&mut self, input: &mut impl Input) {
         if self.answer.is_over_limit() {
             self.stop(Reason::TooLarge, self.run.settings.kill_after, input);
         }
-        None
     }
 
     fn obey(&mut self, command: Command, input: &mut impl Input) {
@@ -266,9 +273,7 @@ impl Task {
             Command::Hurry => input.hurry(),
             Command::Emit(chunk) => {
                 self.emit(&chunk);
-                if self.answer.is_over_limit() {
-                    self.stop(Reason::TooLarge, self.run.settings.kill_after, input);
-                }
+                self.keep_limit(input);
             }
         }
     }

@@ -69,6 +69,16 @@ impl Facts {
         Some(facts)
     }
 
+    /// The same of a line that begins as this package writes messages; none where only all of it can tell.
+    pub fn of_head(line: &[u8]) -> Option<Self> {
+        let id = leading_id(line)?;
+        let rest = &line[br#"{"id":""#.len() + id.len()..];
+        let rest = rest.strip_prefix(br#"","role":""#)?;
+        let by_assistant = rest.starts_with(br#"assistant""#);
+        let is_known = by_assistant || rest.starts_with(br#"user""#);
+        is_known.then(|| Self { id: Some(id.to_owned()), by_assistant })
+    }
+
     /// Whether this is the message with this id, in the form in which `JSON.stringify` prints it.
     pub fn is(&self, id: &str) -> bool {
         self.id.as_deref() == Some(id)
@@ -81,6 +91,24 @@ mod tests {
 
     fn id(line: &str) -> Option<String> {
         Facts::read(line.as_bytes()).and_then(|facts| facts.id)
+    }
+
+    #[test]
+    fn a_line_of_this_package_is_known_by_its_beginning() {
+        for line in [
+            r#"{"id":"a","role":"assistant","content":""}"#,
+            r#"{"id":"b","role":"user","content":""}"#,
+        ] {
+            assert_eq!(Facts::of_head(line.as_bytes()), Facts::read(line.as_bytes()));
+        }
+        for other in [
+            r#"{"id":"a\"b","role":"user"}"#,
+            r#"{"id":"a","role":"system"}"#,
+            r#"{"role":"user","id":"a"}"#,
+            "",
+        ] {
+            assert_eq!(Facts::of_head(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

@@ -301,13 +301,13 @@ impl Store {
         Ok(addition)
     }
 
-    /// Whether an assistant's message that is no longer growing comes after the message with this id, which
-    /// the session has.
+    /// Whether the session has the message with this id, of which `line` is the beginning, and if so,
+    /// whether it was answered: an assistant's message that is no longer growing comes after it.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn is_answered(&self, session: &SessionId, id: &str) -> Result<bool> {
-        self.session(session).is_answered(JsonStr::escape(id).as_str())
+    pub fn answer_to(&self, session: &SessionId, id: &str, line: &[u8]) -> Result<Option<bool>> {
+        self.session(session).answer_to(&written_id(line, id))
     }
 
     /// Has a message wait until it can be added.

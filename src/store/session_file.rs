@@ -51,8 +51,10 @@ const READ_ATTEMPTS: u32 = 8;
 const QUICK: u64 = 1 << 18;
 /// How much of the end of a longer, unknown history is searched for the id of an appended message. A message that is sent twice is sent twice in a row.
 const TAIL: u64 = 1 << 16;
-/// How much of the end is searched for the answer to a message.
-const NEAR_END: u64 = 1 << 20;
+/// How much of the end is searched for a message and its answer: first, and at last. To read so much takes
+/// some milliseconds.
+const NEAREST: u64 = 1 << 18;
+const FARTHEST: u64 = 1 << 24;
 /// How often it is looked whether somebody writes into a replaced file: first and longest pause.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
@@ -336,36 +338,26 @@ impl SessionFile {
         attempts.step("read", &self.path, outcome)
     }
 
-    /// Whether an assistant's message that is no longer growing comes after the message with this id. Waits
-    /// for nobody; a message that is not near the end counts as answered.
-    pub fn is_answered(&self, id: &str) -> Result<bool> {
-        let end = open_to_read(&self.path).and_then(|file| {
-            let Some(file) = file else { return Ok(Vec::new()) };
+    /// Whether the file has the message with this id, and if so, whether an assistant's message that is no
+    /// longer growing comes after it. Waits for nobody, and looks no further than [`FARTHEST`] from the end.
+    pub fn answer_to(&self, id: &str) -> Result<Option<bool>> {
+        let look = || -> io::Result<Option<bool>> {
+            let Some(file) = open_to_read(&self.path)? else { return Ok(None) };
             let size = file.metadata()?.len();
-            let mut bytes = vec![0; usize::try_from(size.min(NEAR_END)).unwrap_or(0)];
-            let mut read = 0;
-            while read < bytes.len() {
-                let at = size - (bytes.len() - read) as u64;
-                let count = file.read_at(&mut bytes[read..], at)?;
-                if count == 0 {
-                    break;
+            let mut reach = NEAREST;
+            loop {
+                let end = read_end(&file, size, reach)?;
+                let is_all = reach >= size;
+                if let Some(answered) = answer_in(&end, id, is_all) {
+                    return Ok(Some(answered));
                 }
-                read += count;
+                if is_all || reach >= FARTHEST {
+                    return Ok(None);
+                }
+                reach *= 4;
             }
-            bytes.truncate(read);
-            Ok(bytes)
-        });
-        let end = end.map_err(|cause| Error::store("read", &self.path, cause))?;
-        for line in end.rsplit(|&byte| byte == b'\n') {
-            let Some(facts) = Facts::read(line) else { continue };
-            if facts.is(id) {
-                return Ok(false);
-            }
-            if facts.by_assistant && !line.ends_with(MARK) {
-                return Ok(true);
-            }
-        }
-        Ok((end.len() as u64) >= NEAR_END)
+        };
+        look().map_err(|cause| Error::store("read", &self.path, cause))
     }
 
     /// How many messages the file has. Waits for nobody, and reads no long file.
@@ -1076,4 +1068,40 @@ impl SessionFile {
     fn failed(&self, action: &'static str, cause: io::Error) -> Trouble {
         Trouble::Failed(Error::store(action, &self.path, cause))
     }
+}
+
+/// The last `most` bytes of a file that had `size`; fewer when it is shorter by now.
+fn read_end(file: &File, size: u64, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(size.min(most)).map_err(io::Error::other)?];
+    let (start, mut read) = (size - bytes.len() as u64, 0);
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], start + read as u64) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Whether the end of a file has the message with this id, and if so, whether it was answered. `is_all`: it
+/// begins with the file's first line.
+fn answer_in(end: &[u8], id: &str, is_all: bool) -> Option<bool> {
+    let mut is_answered = false;
+    let mut lines = end.rsplit(|&byte| byte == b'\n').peekable();
+    while let Some(line) = lines.next() {
+        // The first may have begun before.
+        if lines.peek().is_none() && !is_all {
+            break;
+        }
+        let facts = Facts::of_head(line).or_else(|| Facts::read(line));
+        let Some(facts) = facts else { continue };
+        if facts.is(id) {
+            return Some(is_answered);
+        }
+        is_answered |= facts.by_assistant && !line.ends_with(MARK);
+    }
+    None
 }
