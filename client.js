@@ -156,7 +156,7 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
       response ??= await within(silenceMs, signal, connect(reader.lastEventId, connection.signal));
       if (response.status === 204) {
         if (attempt === 0 && reader.lastEventId === undefined) return;
-        throw new RunStreamError('The run is gone: load the messages', 204);
+        throw new RunStreamError('The run has ended and can no longer be resumed: load the messages', 204);
       }
       await check(response);
       const id = response.headers.get('x-run-id') ?? runId;

@@ -93,7 +93,7 @@ it.each([
   ['a session that may no longer be read', [failing(403, 'not yours')], { status: 403, message: 'not yours' }],
   ['the run of another message', [ended(from(0).replaceAll('"answer"', '"other"'))], { message: expect.stringContaining('another run') }],
   ['another run', [(response) => response.writeHead(200, { ...EVENTS, 'x-run-id': '8' }).end(from(3))], { message: expect.stringContaining('another run') }],
-  ['no run', [failing(204, '')], { status: 204, message: expect.stringContaining('load its messages') }],
+  ['no run', [failing(204, '')], { status: 204, message: expect.stringContaining('load the messages') }],
 ])('%s in the place of the rest is an error at once', async (_what, answers, error) => {
   const { api, requests } = await scripted(lost(from(0, 4)), ...answers);
   const chat = await ask(api);

@@ -54,7 +54,7 @@ it('a server that was killed in mid-answer and started again says that the run c
   const server = await restart();
   await asked;
   failed(chat, errors);
-  expect(errors[0]).toMatchObject({ status: 204, message: expect.stringContaining('load its messages') });
+  expect(errors[0]).toMatchObject({ status: 204, message: expect.stringContaining('load the messages') });
   // Which is what a reload shows: the half that was stored, with nothing open.
   const messages = await server.messages('killed');
   expect(messages.map(({ role }) => role)).toEqual(['user', 'assistant']);
