@@ -109,9 +109,6 @@ function parser(onFrame) {
 
 /** How much of the run was told: of each text its length, of the rest the number of chunks. */
 class Told {
-  texts;
-  others;
-
   constructor(other) {
     this.texts = new Map(other?.texts);
     this.others = other?.others ?? 0;
@@ -156,7 +153,7 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
       response ??= await within(silenceMs, signal, connect(reader.lastEventId, connection.signal));
       if (response.status === 204) {
         if (attempt === 0 && reader.lastEventId === undefined) return;
-        throw new RunStreamError('The run has ended and can no longer be resumed: load the messages', 204);
+        throw new RunStreamError('The run can no longer be resumed: load the messages', 204);
       }
       await check(response);
       const id = response.headers.get('x-run-id') ?? runId;
@@ -198,7 +195,7 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
       }
       // Of a stream without ids the end of the bytes is the end.
       if (isOver || (reader.lastEventId === undefined && told !== undefined && messageId === undefined)) return;
-      cause = new Error('the connection ended before the run did');
+      cause = new Error('the connection ended early');
     } catch (error) {
       if (signal.aborted) throw abortError();
       const isPassing = attempt > 0 && isServers(error) && (serverErrors += 1) < SERVER_ERRORS;
@@ -256,12 +253,17 @@ class RunChatTransport {
   #options;
   /** By chat, who reads its run: a later reader is no reason to stop it. */
   #readers = new Map();
+  /** By chat, the stop that may be under way. */
+  #stopping = new Map();
 
   constructor(options = {}) {
     this.#options = { ...options, api: options.api ?? '/api/chat', silenceMs: checkSilence(options.silenceMs) };
   }
 
   async sendMessages({ chatId, messages, abortSignal, trigger, messageId, headers, body }) {
+    // Which is to stop the run before this one, and else would have this message refused.
+    await this.#stopping.get(chatId);
+    if (abortSignal?.aborted) throw abortError();
     const post = new AbortController();
     const said = { ...body, id: chatId, messages, trigger, messageId };
     const sent = this.#post(this.#options.api, headers, said, { signal: post.signal });
@@ -269,8 +271,7 @@ class RunChatTransport {
       const { silenceMs } = this.#options;
       const response = await within(silenceMs, signal, sent).catch((error) => {
         // Unless it was stopped: what is on its way is to arrive before the stop does.
-        if (signal.aborted) sent.then(({ body }) => body?.cancel()).catch(noop);
-        else post.abort();
+        if (!signal.aborted) post.abort();
         return this.#search(chatId, messages.at(-1)?.id, headers, signal, error);
       });
       await check(response);
@@ -332,20 +333,22 @@ class RunChatTransport {
     const before = this.#readers.get(chatId);
     const stopped = new AbortController();
     this.#readers.set(chatId, stopped);
+    const isLast = () => this.#readers.get(chatId) === stopped;
+    const stopUnlessReplaced = async () => {
+      await new Promise((resolve) => setTimeout(resolve));
+      if (!isLast()) return;
+      // A run that is about to begin is stopped when it has begun.
+      if (sent) await within(this.#options.silenceMs, undefined, sent).catch(noop);
+      await this.stop(chatId, { headers }).catch(console.error);
+    };
     const unlisten = onAbort(chatSignal, () => {
       stopped.abort();
-      setTimeout(async () => {
-        if (this.#readers.get(chatId) !== stopped) return;
-        // A run that is about to begin is stopped when it has begun.
-        if (sent) await within(this.#options.silenceMs, undefined, sent).catch(noop);
-        await this.stop(chatId, { headers }).catch((error) => console.error(error));
-      });
+      if (isLast()) this.#stopping.set(chatId, stopUnlessReplaced());
     });
     const unlink = () => {
       unlisten();
       // The one before may still be reading.
-      const isLast = this.#readers.get(chatId) === stopped;
-      if (isLast && !stopped.signal.aborted) this.#readers.set(chatId, before);
+      if (isLast() && !stopped.signal.aborted) this.#readers.set(chatId, before);
     };
     let stream = null;
     try {

@@ -106,6 +106,23 @@ describe('stop() of the chat ends the run on the server', () => {
     expect(chat.finished.at(-1)).toMatchObject({ isAbort: false, finishReason: 'stop' });
   });
 
+  it('and the next message, sent at once, is answered', async () => {
+    const { server, chatOf } = await scene();
+    const talker = await puppet();
+    const chat = chatOf('next');
+    const asked = chat.ask({ body: { agent: talker.agent } });
+    await talker.say('Hello');
+    await shows(chat, 'Hello');
+    const next = sh('printf "%s" "$1"', lines(['assistant', { delta: 'Once more' }]));
+    await chat.stop();
+    await chat.sendMessage({ text: 'rather this' }, { body: { agent: next } });
+    await asked;
+    expect(chat.error).toBeUndefined();
+    expect(textOf(chat)).toContain('Once more');
+    expect(chat.finished).toMatchObject([{ isAbort: true }, { isAbort: false, finishReason: 'stop' }]);
+    expect(await server.run('next')).toMatchObject({ end: { reason: 'completed' }, started: 2, stops: 1 });
+  });
+
   it('of a stream that was resumed', async () => {
     const { server, chatOf } = await scene();
     const talker = await puppet();
@@ -121,15 +138,34 @@ describe('stop() of the chat ends the run on the server', () => {
   });
 
   it('before the first byte of it has come', async () => {
-    const { server, chatOf } = await scene();
+    const { server } = await scene();
     const talker = await puppet();
-    const chat = chatOf('early');
+    let isSent = false;
+    const transport = new client.RunChatTransport({
+      api: server.api,
+      fetch: (url, init) => {
+        isSent = true;
+        return fetch(url, init);
+      },
+    });
+    const chat = new Chat({ id: 'early', transport });
     const asked = chat.ask({ body: { agent: talker.agent } });
+    await until(() => isSent, 'the message was sent');
     await chat.stop();
     await asked;
     await server.hasEnded('early');
     expect(await server.run('early')).toMatchObject({ end: { reason: 'aborted' }, started: 1 });
     expect(chat.status).toBe('ready');
+  });
+
+  it('before it is sent: it never is', async () => {
+    const { server, chatOf } = await scene();
+    const chat = chatOf('never');
+    const asked = chat.ask();
+    await chat.stop();
+    await asked;
+    expect(chat.finished).toMatchObject([{ isAbort: true, isError: false }]);
+    expect(await server.run('never')).toMatchObject({ started: 0, stops: 0 });
   });
 
   it('while the connection is lost', async () => {

@@ -90,9 +90,13 @@ const routes = {
     return answer(id, request, response);
   },
   'GET stream': (request, response, id) => answer(id, request, response),
-  'POST stop': (_request, response, id) => {
+  'POST stop': async (_request, response, id) => {
     stops += 1;
-    json(response, { aborted: runs.abortRun(id) });
+    const run = runs.getActiveRun(id);
+    const aborted = runs.abortRun(id);
+    // The next message is not refused.
+    await run?.whenEnded;
+    json(response, { aborted });
   },
   'GET messages': async (request, response, id) => json(response, await runs.readMessages(id, { format: 'ui' })),
   'GET stored': async (request, response, id) => json(response, await runs.readMessages(id)),
