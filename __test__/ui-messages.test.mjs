@@ -261,6 +261,30 @@ describe('read with format "ui"', () => {
     expect(data).toBe('\ufffd');
   });
 
+  it('what is odd in one part costs no other', async () => {
+    const store = useStore();
+    const tool = { toolCallId: 't', input: {}, output: 1 };
+    const parts = [
+      { type: 'tool-n', ...tool, state: 'output-available', preliminary: 'yes' },
+      { type: 'tool-n', ...tool, state: 'output-available', callProviderMetadata: { google: { thoughtSignature: 's' } } },
+      { type: 'tool-n', ...tool, state: 'output-available', callProviderMetadata: { google: 5 } },
+    ];
+    const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
+    const odd = `{"type":"tool-invocation","toolCallId":"d","toolName":"n","args":{},"errorText":${deep}}`;
+    const prototype = '{"type":"data-x","data":{"__proto__":{"a":1},"\\ud83d":2}}';
+    const all = [...parts.map((part) => JSON.stringify(part)), odd, prototype];
+    store.write('s', `{"id":"m","role":"assistant","content":"","parts":[${all}]}\n`);
+    const read = await readMessages('s', { format: 'ui' });
+    expect(await invalid(read)).toBeNull();
+    expect(read[0].parts.slice(0, 4)).toEqual([
+      { type: 'tool-n', ...tool, state: 'output-available' },
+      parts[1],
+      { type: 'tool-n', ...tool, state: 'output-available' },
+      { type: 'tool-n', toolCallId: 'd', state: 'output-error', input: {}, errorText: expect.any(String) },
+    ]);
+    expect(JSON.stringify(read[0].parts[4].data)).toBe('{"__proto__":{"a":1},"\ufffd":2}');
+  });
+
   it('no other format is known', async () => {
     const error = { code: 'INVALID_ARGUMENT', message: 'format: must be "stored" or "ui", not v4' };
     await expect(readMessages('s', { format: 'v4' })).rejects.toMatchObject(error);

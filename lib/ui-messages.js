@@ -21,9 +21,12 @@ const TOOL_STATES = {
 };
 const OPEN_STATES = new Set(['input-streaming', 'input-available']);
 const INTERRUPTED = 'interrupted';
+/** The text of an error that cannot be shown. */
+const FAILED = 'Tool execution failed';
 
 const isString = (value) => typeof value === 'string';
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isProviderMetadata = (value) => isObject(value) && Object.values(value).every(isObject);
 
 /**
  * Puts U+FFFD for each half of a surrogate pair, in keys, too, of a value that is the caller's own. Without recursion: agents
@@ -41,11 +44,16 @@ function makeWellFormed(value) {
     keys.forEach((key, index) => {
       const member = values[index];
       const isHalf = isString(member) && !member.isWellFormed();
-      if (isHalf || !areKeysWellFormed) object[key.toWellFormed()] = isHalf ? member.toWellFormed() : member;
+      if (isHalf || !areKeysWellFormed) setOwn(object, key.toWellFormed(), isHalf ? member.toWellFormed() : member);
       if (typeof member === 'object' && member !== null) rest.push(member);
     });
   }
   return value;
+}
+
+/** Gives the object a member of its own, also one with the name `__proto__`. */
+function setOwn(object, key, value) {
+  Object.defineProperty(object, key, { value, writable: true, enumerable: true, configurable: true });
 }
 
 function pick(part, names) {
@@ -60,10 +68,7 @@ function withChecked(part) {
   for (const name of ['id', 'filename', 'title']) {
     if (part[name] !== undefined && !isString(part[name])) delete part[name];
   }
-  const { providerMetadata } = part;
-  if (providerMetadata !== undefined && !(isObject(providerMetadata) && Object.values(providerMetadata).every(isObject))) {
-    delete part.providerMetadata;
-  }
+  if (!isProviderMetadata(part.providerMetadata)) delete part.providerMetadata;
   return part;
 }
 
@@ -79,7 +84,15 @@ function ofModuleTool({ toolCallId, toolName, args, result, errorText }, isGrowi
     : { ...part, state: 'output-error', input, errorText: INTERRUPTED };
 }
 
-const errorOf = (error) => (isString(error) ? error : JSON.stringify(error));
+function errorOf(error) {
+  if (isString(error)) return error;
+  try {
+    return JSON.stringify(error);
+  } catch {
+    // It is nested deeper than that goes.
+    return FAILED;
+  }
+}
 
 /** The approval of a tool part in a state that has one; `undefined` when it is no such. */
 function ofApproval({ state, approval }) {
@@ -106,10 +119,16 @@ function ofTool(part, isGrowing) {
     return { ...base, state, input: part.input ?? {}, approval };
   }
   const checked = { ...base, state, ...pick(part, TOOL_STATES[state]) };
+  if (typeof checked.preliminary !== 'boolean') delete checked.preliminary;
   if (state !== 'input-streaming' && !('input' in checked)) checked.input = {};
   if (state === 'output-available' && !('output' in checked)) checked.output = null;
   if (state === 'output-error') checked.errorText = errorOf(part.errorText ?? INTERRUPTED);
   if (typeof part.providerExecuted === 'boolean') checked.providerExecuted = part.providerExecuted;
+  // Some providers refuse a call that comes back without it.
+  const { callProviderMetadata } = part;
+  if (state !== 'input-streaming' && isProviderMetadata(callProviderMetadata)) {
+    checked.callProviderMetadata = callProviderMetadata;
+  }
   return checked;
 }
 
