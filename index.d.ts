@@ -38,7 +38,8 @@ type DataPart<Message extends UiMessageType> = Extract<Message["parts"][number],
 
 /**
  * A chunk that agents (lines of the stream `ui`) and apps ({@link ActiveRun.emit}) may put into the stream: data, a file, a
- * source, or metadata of the message, which must be an object. A data part with an `id` takes the place of an earlier one with the same
+ * source, or metadata of the message, which must be an object. URLs are best absolute: of others `ai` 7 makes no model messages.
+ * A data part with an `id` takes the place of an earlier one with the same
  * `type` and `id`; with `transient` it is no part of the message. Other members are refused.
  *
  * @typeParam Message The app's `UIMessage`, to have data and metadata checked.
@@ -286,8 +287,9 @@ export interface AnswerParams extends StartRunParams {
    * The user's message, to be stored before the agent is started, as {@link persistUserMessage} does it: if the session's run is
    * running, nothing is stored. With the id of a message that is being answered, or was answered within
    * {@link Settings.cleanupGraceMs}, the call starts nothing and returns that run; with that of one answered before, it returns
-   * `null`: load the messages. A message is answered when an assistant's message that no run is writing comes after it. So the call
-   * can be made again when its answer was lost.
+   * `null`: load the messages. A message is answered when an assistant's message comes after it, also one that a dead server has left
+   * unfinished. So the call can be made again when its answer was lost. Of a long history that this process has not read, the last
+   * 16 MiB are searched for the message.
    */
   userMessage: UserMessage | null | undefined;
 }

@@ -114,6 +114,9 @@ describe('stored with storeFormat "ui"', () => {
     const { sessionId } = await play(print(lines));
     const text = store.read(sessionId);
     expect(text).not.toMatch(/[^\\]\\ud83d/);
+    persistUserMessage('halves', { id: 'u\ud83d', content: '\ud83d', parts: [{ type: 'text', text: 'x\ude00' }] });
+    persistUserMessage('halves', { id: 'u\ud83d', content: 'the same' });
+    expect(store.messages('halves')).toMatchObject([{ id: 'u\ufffd', content: '\ufffd', parts: [{ text: 'x\ufffd' }] }]);
     const [{ parts, content }] = store.messages(sessionId);
     expect(content).toBe('pair 😀 half \ufffd \\ud83d');
     expect(parts).toEqual([
@@ -165,9 +168,13 @@ describe('stored with storeFormat "ui"', () => {
     child.child.kill('SIGKILL');
     await child.exited;
     killIfThere(pid);
+    // Also while the file still says that it grows.
+    expect(store.read('s')).toContain('_streaming');
+    expect((await readMessages('s'))[0]).not.toHaveProperty('_streaming');
+    const [message] = await readMessages('s', { format: 'ui' });
     persistUserMessage('s', { id: 'u', content: 'next' });
     await until(() => !store.read('s').includes('_streaming'), 'the mark was cleared');
-    const [message] = await readMessages('s', { format: 'ui' });
+    expect((await readMessages('s', { format: 'ui' }))[0]).toEqual(message);
     expect(message.parts).toEqual([
       { type: 'text', text: 'half', state: 'done' },
       { type: 'tool-do-a', toolCallId: 'a', state: 'output-error', input: {}, errorText: 'interrupted' },

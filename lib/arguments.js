@@ -85,14 +85,18 @@ function checkKeys(name, value, allowed) {
   }
 }
 
-/** The text of a value as JSON. */
-function toJson(name, value) {
-  let text;
+/** The text of a value as JSON; `undefined` for one that JSON leaves out. */
+function toOptionalJson(name, value) {
   try {
-    text = JSON.stringify(value);
+    return JSON.stringify(value);
   } catch (error) {
     throw invalidArgument(name, `cannot be written as JSON: ${shown(error?.message ?? error)}`);
   }
+}
+
+/** The text of a value as JSON. */
+function toJson(name, value) {
+  const text = toOptionalJson(name, value);
   if (text === undefined) throw invalidArgument(name, 'gives nothing as JSON');
   return text;
 }
@@ -121,5 +125,6 @@ module.exports = {
   checkStrings,
   shown,
   toJson,
+  toOptionalJson,
   workingDirectory,
 };

@@ -15,6 +15,9 @@ const { RunView } = require('./run-view.js');
 /** How long the delivery of events, to callbacks and streams, may hold the event loop before it lets others run, in ms. */
 const BUDGET_MS = 2;
 
+/** How long a run that another thread is making is waited for, in ms. */
+const LONGEST_START_MS = 50;
+
 class Hub {
   /** Session id → view, of every run this realm has met and whose grace period is not over. */
   #views = new Map();
@@ -46,8 +49,26 @@ class Hub {
       const error = new Error('Active run already exists for this session');
       throw Object.assign(error, { code: 'RUN_ALREADY_ACTIVE' });
     }
-    const handle = callNative(() => this.#bell.start(values));
+    let handle;
+    try {
+      handle = callNative(() => this.#bell.start(values));
+    } catch (error) {
+      const other = error.code === 'RUN_ALREADY_ACTIVE' ? this.#waitFor(sessionId, userMessageId) : undefined;
+      if (other === undefined) throw error;
+      return other;
+    }
     return handle === null ? null : this.#show(handle, true);
+  }
+
+  /** The run of this user's message, which another thread is just making: it takes that as long as storing the message. */
+  #waitFor(sessionId, userMessageId) {
+    const until = performance.now() + LONGEST_START_MS;
+    while (userMessageId !== undefined && performance.now() < until) {
+      const view = this.find(sessionId);
+      if (view?.userMessageId === userMessageId) return view;
+      if (view?.isRunning) break;
+    }
+    return undefined;
   }
 
   /** The view of the session's run, of whichever copy or thread started it. */

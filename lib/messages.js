@@ -2,7 +2,7 @@
 
 // User messages: checks them and hands them to the store.
 
-const { checkObject, checkSessionId, checkString, toJson } = require('./arguments.js');
+const { checkObject, checkSessionId, checkString, toJson, toOptionalJson } = require('./arguments.js');
 const binding = require('./binding.js');
 const { callNative, invalidArgument } = require('./errors.js');
 const { getHub } = require('./hub.js');
@@ -20,8 +20,8 @@ function userLine(name, message) {
   let line = `{"id":${toJson(`${name}.id`, id)},"role":"user","content":${toJson(`${name}.content`, content)}`;
   if (parts) line += `,"parts":${toJson(`${name}.parts`, parts)}`;
   for (const [key, value] of Object.entries(others)) {
-    if (OWN_MEMBERS.has(key) || value === undefined || typeof value === 'function' || typeof value === 'symbol') continue;
-    line += `,${JSON.stringify(key)}:${toJson(`${name}.${key}`, value)}`;
+    const json = OWN_MEMBERS.has(key) ? undefined : toOptionalJson(`${name}.${key}`, value);
+    if (json !== undefined) line += `,${JSON.stringify(key)}:${json}`;
   }
   return { id, line };
 }

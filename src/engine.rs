@@ -10,12 +10,13 @@ use crate::{
     json::JsonString,
     launch::Launch,
     leftovers,
+    message::{StoreFormat, well_formed},
     persistence::{self, Persistence},
     registry,
     run::{Host, Question, Run, Start, drive, message_id, message_id_prefix},
     runtime::runtime,
     session_id::SessionId,
-    settings::Settings,
+    settings::{self, Settings},
     store::{self, Addition, Attempts, Ledger, LiveMessage, Store},
 };
 use std::{
@@ -41,13 +42,22 @@ const AFTER_KILL: Duration = Duration::from_secs(2);
 /// How long a start waits for the note of its mark.
 const NOTE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// A user's message that is stored before its run is started.
+/// A user's message that is to be stored.
 #[derive(Clone, Debug)]
 pub struct UserMessage {
-    /// Its id.
-    pub id: String,
-    /// Its JSON up to the timestamp, without the closing brace.
-    pub line: String,
+    id: String,
+    line: String,
+}
+
+impl UserMessage {
+    /// The message with this id; `line` is its JSON up to the timestamp, without the closing brace.
+    pub fn new(id: String, line: String) -> Self {
+        let line = match settings::current().store_format {
+            StoreFormat::Module => line,
+            StoreFormat::Ui => well_formed(&line),
+        };
+        Self { id, line }
+    }
 }
 
 /// Stores a user's message, unless one with its id is there.

@@ -559,9 +559,8 @@ pub(crate) fn write_frame(
 ) {
     let text = match (protocol, entry.kind) {
         (Protocol::AiSdk, Kind::Orphan) | (Protocol::Module, Kind::Extra) => return,
-        (Protocol::AiSdk, Kind::Json | Kind::Extra) => {
-            valid_error(entry.payload).or_else(|| without_prototypes(entry.payload))
-        }
+        (Protocol::AiSdk, Kind::Json | Kind::Extra) => valid_error(entry.payload)
+            .or_else(|| without_prototypes(entry.payload).map(String::into_bytes)),
         _ => None,
     };
     if let Some(id) = id.filter(|_| protocol == Protocol::AiSdk) {
@@ -598,7 +597,7 @@ fn valid_error(json: &[u8]) -> Option<Vec<u8>> {
 
 /// An event as the AI SDK takes it that has members which would change an object's prototype, at which its
 /// reader ends with an error; none where it has no such.
-fn without_prototypes(json: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn without_prototypes(json: &[u8]) -> Option<String> {
     let has = |name: &[u8]| memchr::memmem::find(json, name).is_some();
     if !has(br#""__proto__":"#) && !has(br#""constructor":"#) {
         return None;
@@ -609,7 +608,7 @@ fn without_prototypes(json: &[u8]) -> Option<Vec<u8>> {
         "constructor" => value.is_null() || value.get("prototype").is_some(),
         _ => false,
     });
-    Some(document.root().stringify().into_bytes())
+    Some(document.root().stringify())
 }
 
 /// The agent may say anything as an error; the AI SDK takes a string.

@@ -21,6 +21,14 @@ use std::{
 use ui_form::UiForm;
 use well_formed::WellFormed;
 
+/// The JSON of a message with U+FFFD in the place of half surrogate pairs.
+pub fn well_formed(json: &str) -> String {
+    let mut out = Vec::with_capacity(json.len());
+    // Memory can be written.
+    let _ = WellFormed::new(&mut out).write_all(json.as_bytes());
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// In which form messages are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StoreFormat {

@@ -17,7 +17,7 @@
 use crate::{
     event_log::{Cursor, Entry, EventLog, Kind, Open, OpenParts},
     feed::{Outcome, Reading, RunEnd, metadata_at_start},
-    frames::{EventId, FrameLog, Protocol, write_frame},
+    frames::{EventId, FrameLog, Protocol, without_prototypes, write_frame},
     json::JsonStr,
     pages::Mapped,
     run::Run,
@@ -219,10 +219,11 @@ impl FrameReader {
             }
             if was_over && is_last && bytes.len() < CHUNK_BYTES {
                 self.state = State::Over;
-                self.reading = None;
                 if self.protocol == Protocol::AiSdk {
                     write_closings(&self.run, self.closings_had, &mut self.own);
                 }
+                // Not before: the last of these are made of the events.
+                self.reading = None;
                 if bytes.is_empty() {
                     bytes = std::mem::take(&mut self.own);
                 }
@@ -332,7 +333,8 @@ fn closings(run: &Run, end: &RunEnd) -> Vec<String> {
     }
     let reason = end.finish_reason();
     chunks.push(format!(r#"{{"type":"finish","finishReason":"{reason}",{metadata}}}"#));
-    chunks
+    let valid = |chunk: String| without_prototypes(chunk.as_bytes()).unwrap_or(chunk);
+    chunks.into_iter().map(valid).collect()
 }
 
 /// Writes the frames that end the stream, but those that the reader has `had`.

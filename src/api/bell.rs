@@ -146,7 +146,7 @@ impl Bell {
         let settings = settings_of(&values);
         let store_dir = store_dir(&settings, &values.default_store_dir);
         let message = values.user_message_id.take().zip(values.user_message_line.take());
-        let message = message.map(|(id, line)| UserMessage { id, line });
+        let message = message.map(|(id, line)| UserMessage::new(id, line));
         let launch = launch(values)?;
         let watcher = self.watcher();
         let started =

@@ -29,7 +29,7 @@ pub fn persist_user_message(
 ) -> Result<()> {
     let session = SessionId::new(&session_id)?;
     let store = store(&default_store_dir);
-    let addition = engine::add_user_message(&store, &session, &UserMessage { id, line })?;
+    let addition = engine::add_user_message(&store, &session, &UserMessage::new(id, line))?;
     if addition == Addition::Later {
         // The end of the process is to write it, by whatever signal: this thread hears of those now.
         watch_signals(env);

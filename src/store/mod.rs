@@ -52,8 +52,8 @@ use crate::{
 };
 use index_change::Touch;
 use index_file::IndexFile;
-use layout::hash_of;
-use line::Facts;
+use layout::{hash_line, hash_of};
+use line::{Facts, MARK};
 use live::Live;
 use once_cell::sync::Lazy;
 use session_file::{Added, Counted, Put, SessionFile, WAITING, Waiting, Written};
@@ -302,7 +302,7 @@ impl Store {
     }
 
     /// Whether the session has the message with this id, of which `line` is the beginning, and if so,
-    /// whether it was answered: an assistant's message that is no longer growing comes after it.
+    /// whether it was answered: an assistant's message comes after it.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -490,10 +490,23 @@ impl Store {
             if messages.len() > 1 {
                 messages.push(b',');
             }
-            messages.extend_from_slice(message.text().as_bytes());
+            let message = message.text().as_bytes();
+            match message.strip_suffix(MARK).filter(|_| !self.is_growing(session, message)) {
+                Some(unmarked) => {
+                    messages.extend_from_slice(unmarked);
+                    messages.push(b'}');
+                }
+                None => messages.extend_from_slice(message),
+            }
         }
         messages.push(b']');
         Ok(Turn::Done(messages))
+    }
+
+    /// Whether the mark of a marked message is true: whether a run is writing it, or it is no run's.
+    fn is_growing(&self, session: &SessionId, message: &[u8]) -> bool {
+        let is_runs = Facts::read(message).is_some_and(|facts| facts.by_assistant);
+        !is_runs || self.live.contains(session, hash_line(message))
     }
 
     /// Replaces messages (id and JSON) where they stand and adds new ones at the end, in one

@@ -338,8 +338,8 @@ impl SessionFile {
         attempts.step("read", &self.path, outcome)
     }
 
-    /// Whether the file has the message with this id, and if so, whether an assistant's message that is no
-    /// longer growing comes after it. Waits for nobody, and looks no further than [`FARTHEST`] from the end.
+    /// Whether the file has the message with this id, and if so, whether an assistant's message comes after
+    /// it. Waits for nobody, and looks no further than [`FARTHEST`] from the end.
     pub fn answer_to(&self, id: &str) -> Result<Option<bool>> {
         let look = || -> io::Result<Option<bool>> {
             let Some(file) = open_to_read(&self.path)? else { return Ok(None) };
@@ -1101,7 +1101,7 @@ fn answer_in(end: &[u8], id: &str, is_all: bool) -> Option<bool> {
         if facts.is(id) {
             return Some(is_answered);
         }
-        is_answered |= facts.by_assistant && !line.ends_with(MARK);
+        is_answered |= facts.by_assistant;
     }
     None
 }
