@@ -4,7 +4,7 @@
 
 /**
  * A message of the AI SDK as it must be before a rewound stream (`Last-Event-ID`, `resume: "rewind"`, `protocol: "ai-sdk"`) goes
- * on with it: without its first unfinished part and what follows, which the stream tells again from there.
+ * on with it: without its first unfinished part and what follows, which the stream sends again from there.
  *
  * @returns The message itself if all its parts are finished, else a copy.
  */
@@ -13,7 +13,7 @@ export function dropOpenParts<Message extends { parts: readonly { state?: string
 /** Why a stream ends that no further try would bring to its end. */
 export class RunStreamError extends Error {
   readonly name: "RunStreamError";
-  /** The status of the response that says so; absent when none did. */
+  /** The HTTP status of the response that caused it; absent when none did. */
   readonly status?: number;
 }
 
@@ -31,7 +31,7 @@ export type RunHeaders = HeaderValues | (() => HeaderValues | Promise<HeaderValu
 
 /** How {@link readRun} reads. */
 export interface ReadRunOptions {
-  /** The last SSE id that was had: what follows it is read. @default the whole run */
+  /** The last SSE id that was received: what follows it is read. @default the whole run */
   lastEventId?: string | null | undefined;
   headers?: RunHeaders;
   /** @default the global `fetch` */
@@ -58,11 +58,11 @@ export interface RunReader extends AsyncIterable<RunChunk> {
 /**
  * Reads a run to its end, over as many connections as that takes: each chunk once. `url` answers as `createRunResponse` with
  * `protocol: "ai-sdk"`, `request` and `resume: "exact"` does; of `protocol: "module"`, which has no ids, a stream that breaks begins
- * again. Ends at once where there is no run (204).
+ * again. Ends at once where there is no run (204) and no `lastEventId` was given.
  *
  * Reading throws a {@link RunStreamError} when the run can no longer be resumed or the session has another one by now, and when the
- * server refuses (a status that is no passing one: 5xx, 408 and 429 are tried again, eight times in a row). A network that is away
- * is tried for ever, with pauses of 0.25 to 10 s.
+ * server refuses. 5xx, 408 and 429 are tried again while reconnecting, up to the eighth in a row. A request that fails without a
+ * response, for whatever reason, is tried for ever, with pauses of 0.125 to 10 s.
  *
  * @throws `TypeError` for a `silenceMs` that is no number above 0.
  */

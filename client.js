@@ -5,9 +5,9 @@
 
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 10_000;
-/** A silence is noticed so much later at most, also when timers stood still, as in a laptop that slept. */
+/** How often a silence is checked for, by the clock: timers stand still in a laptop that sleeps. */
 const LOOK_MS = 5_000;
-/** Tries in a row that the server answers with an error before that counts; a network that is away is tried for ever. */
+/** How many errors of the server in a row end the tries. A network that is away is tried for ever. */
 const SERVER_ERRORS = 8;
 /** Tries to find the run of a message whose request was lost. */
 const SEARCHES = 4;
@@ -55,7 +55,7 @@ function pause(attempt, signal) {
   });
 }
 
-/** Throws what the server says in the place of a run; a page is none, whatever its status is. */
+/** Throws what the server answers instead of a run. An HTML page is no run, whatever its status. */
 async function check(response) {
   const { ok, status, headers } = response;
   const isPage = /html/.test(headers.get('content-type'));
@@ -107,7 +107,7 @@ function parser(onFrame) {
   };
 }
 
-/** How much of the run was told: of each text its length, of the rest the number of chunks. */
+/** How much of the run has been delivered: of each text its length, of the rest the number of chunks. */
 class Told {
   constructor(other) {
     this.texts = new Map(other?.texts);
@@ -180,7 +180,7 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
             chunk = JSON.parse(data);
             if (chunk.type === 'start') {
               if (messageId !== undefined && chunk.messageId !== messageId) throw anotherRun();
-              // Told from the beginning once more: what was had is left out.
+              // Replayed from the beginning: what was delivered is left out.
               told = new Told();
               messageId = chunk.messageId;
             }
@@ -213,7 +213,7 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
   }
 }
 
-/** Whether it is the server's trouble, which passes. Of an error, 200 is the status of a page, as of a network to log in to. */
+/** Whether the server may recover from it. An error with status 200 is a page, such as a captive portal's. */
 const isServers = ({ status }) => status >= 500 || status === 408 || status === 429 || status === 200;
 const anotherRun = () => new RunStreamError('The chat has another run: load the messages');
 
@@ -396,7 +396,7 @@ class RunChatTransport {
               controller.enqueue(value);
               return;
             }
-            // Which the chat takes for a stop: of the chunk itself it takes no notice.
+            // The chat takes this for a stop. It ignores the chunk itself.
             if (isAborted) throw abortError();
             controller.close();
           } catch (error) {

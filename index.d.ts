@@ -207,7 +207,7 @@ export interface ActiveRun {
   /** Aborting it does what {@link abortRun} does. */
   readonly abortController: AbortController;
   /**
-   * Puts a chunk into the stream, between what the agent prints: it is numbered, replayed, told to subscribers, and stored with
+   * Puts a chunk into the stream, between what the agent prints: it is numbered, replayed, delivered to subscribers, and stored with
    * {@link Settings.storeFormat} `"ui"` unless it is `transient`. Not an own member of the object.
    *
    * @returns Whether it was taken: `false` once the agent has ended.
@@ -391,7 +391,7 @@ export interface RunMetadata {
   durationMs?: number;
   /** Why it ended. */
   end?: RunEndReason;
-  /** What the agent said of itself at its end: of OpenClaw, `model`, `provider`, `usage` and its `sessionId`. */
+  /** What the agent reported of itself at its end: OpenClaw's `model`, `provider`, `usage` and its `sessionId`. */
   agent?: Record<string, unknown>;
 }
 
@@ -412,7 +412,7 @@ export type WarningCode =
   | "LINE_TOO_LONG"
   /** A line of the agent's output is not JSON and was skipped. Said once a run, with the beginning of the first one. */
   | "LINE_UNREADABLE"
-  /** A chunk of the agent's (a line of the stream `ui`) was left out, because readers would refuse it. Said once a run. */
+  /** A chunk of the agent's (a line of the stream `ui`) was left out, because readers would refuse it. Once a run. */
   | "CHUNK_REFUSED"
   /** The agent's output ended inside a line, which cannot be read. The message has its beginning. */
   | "OUTPUT_CUT"
@@ -599,7 +599,7 @@ export interface RunStreamOptions {
    */
   lastEventId?: string | null;
   /**
-   * How a stream goes on after `lastEventId`. `"exact"`: with the frames behind that one, no `start`, and nothing told again,
+   * How a stream goes on after `lastEventId`. `"exact"`: with the frames behind that one, no `start`, and nothing sent again,
    * for readers that know which parts are open, as the AI SDK's chat and `RunChatTransport` do. `"rewind"`: with `start`, and
    * from where the first part or tool call began that was open at the cursor, for readers that continue a stored message and
    * drop its unfinished parts first (`dropOpenParts`). @default "exact"
@@ -617,9 +617,9 @@ export interface RunStreamOptions {
    *
    * - `start` and `finish` have {@link RunMetadata}; `finish` has a `finishReason`: `stop`, `length` (the model's limit),
    *   `error`, or `other` for a run that was aborted, which has an `abort` chunk before. When the agent failed, or its stream
-   *   tells an error, an `error` chunk comes before `finish`.
+   *   has an error, `message-metadata` and an `error` chunk come before `finish`.
    * - What a tool has before it comes back (`phase: "update"`) is a `tool-output-available` with `preliminary: true`, and the
-   *   pictures in its result are `file` chunks.
+   *   pictures in its result are `file` chunks. Updates that come to more than 1 MiB in a run are passed on less often.
    * - A tool's result without its call is left out, and an error that is no string is sent as its JSON. A tool call without a
    *   result when the run ends becomes a `tool-output-error` with the text `interrupted`.
    *
@@ -682,7 +682,7 @@ export function createRunStream(
  * `cache-control: no-cache, no-transform`, `x-accel-buffering: no`, `x-run-active: true` or `false`, with
  * `protocol: "ai-sdk"` also `x-vercel-ai-ui-message-stream: v1`, `x-run-id` (the first number of its frames' ids) and, of a run
  * with a {@link AnswerParams.userMessage}, `x-run-user-message` (its id as `encodeURIComponent` gives it). If there was a
- * cursor to resume from, `x-run-resumed: true`, or `false` where the whole run is told instead.
+ * cursor to resume from, `x-run-resumed: true`, or `false` where the whole run is sent instead.
  *
  * @returns The response. For no run: 404 and `{"active":false}`, or, with `protocol: "ai-sdk"`, 204: nothing to resume.
  * @throws `INVALID_ARGUMENT`

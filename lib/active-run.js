@@ -168,7 +168,7 @@ class ActiveRun {
     return this[STATE].whenEnded();
   }
 
-  /** Puts a chunk into the stream. On the prototype, as whatever the module does not have that would show in a copy. */
+  /** Puts a chunk into the stream. On the prototype: an own member that the module lacks would show in a copy of the run. */
   emit(chunk) {
     return callNative(() => this[STATE].handle.emit(toJson('chunk', chunk)));
   }

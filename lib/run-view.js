@@ -11,7 +11,7 @@ const TEXT_DELTA = 0;
 const TEXT_END = 1;
 const REASONING_DELTA = 2;
 const REASONING_END = 3;
-/** An event that subscribers are not told of: it is in no stream of the module's. */
+/** An event that is not delivered to subscribers: the module's stream has no such event. */
 const EXTRA = 7;
 const COUNT = 0;
 const STATE = 1;
@@ -75,8 +75,8 @@ class EventReader {
   }
 
   /**
-   * The next of the events that were pulled; `null` for one that nobody is told of. Called once for each: it counts
-   * nothing.
+   * The next of the events that were pulled; `null` for one that is not delivered to subscribers. Called once for each: it
+   * counts nothing.
    */
   next() {
     const code = this.#codes[this.#at++];

@@ -140,7 +140,7 @@ function headersOf(view, { protocol, headers }, isResumed) {
   if (protocol === 'ai-sdk') {
     all.set('x-vercel-ai-ui-message-stream', 'v1');
     all.set('x-run-id', String(view.stamp));
-    // A header has no characters but those.
+    // Headers take no other characters.
     if (view.userMessageId !== undefined) all.set('x-run-user-message', encodeURIComponent(view.userMessageId));
   }
   if (isResumed !== undefined) all.set('x-run-resumed', String(isResumed));

@@ -12,7 +12,7 @@ const PARTS = {
   'source-document': { needs: ['sourceId', 'mediaType', 'title'], may: ['filename', 'providerMetadata'] },
   'step-start': { needs: [], may: [] },
 };
-/** Members of a tool part by its state: which come from the part as they are. */
+/** The members that are copied from a tool part, by its state. */
 const TOOL_STATES = {
   'input-streaming': ['input', 'rawInput'],
   'input-available': ['input'],
@@ -62,7 +62,7 @@ function pick(part, names) {
   return picked;
 }
 
-/** The member where it is one of these values; else without it. */
+/** Removes optional members whose value the SDK would refuse. */
 function withChecked(part) {
   if (part.state !== undefined && part.state !== 'streaming' && part.state !== 'done') delete part.state;
   for (const name of ['id', 'filename', 'title']) {
@@ -94,7 +94,7 @@ function errorOf(error) {
   }
 }
 
-/** The approval of a tool part in a state that has one; `undefined` when it is no such. */
+/** The approval of a tool part whose state requires one; `undefined` where it is missing or does not fit the state. */
 function ofApproval({ state, approval }) {
   if (!isObject(approval) || !isString(approval.id)) return undefined;
   const { id, approved, reason } = approval;

@@ -69,8 +69,8 @@
 //! | [`batch`], [`frames`] | a run's events as JavaScript reads them, and as server-sent events |
 //! | `pages` | bytes that many readers get without a copy |
 //! | [`event_log`] | a run's events and the cursors into them; what is open at every place |
-//! | [`message`] | events folded into the message to keep |
 //! | [`settings`] | what can be set |
+//! | [`message`] | events folded into the message to keep |
 //! | [`mod@format`] | agent lines → what the UI is told, a file for each format; default commands, error texts |
 //! | [`ui`] | UI events, and the state machine that keeps them well-formed |
 //! | [`lines`] | bytes → lines |

@@ -109,7 +109,7 @@ impl Drop for Reservation {
     }
 }
 
-/// Keeps the session's place for a run, until that is added or the result is dropped.
+/// Keeps the session's place for a run until the run is added or the reservation is dropped.
 ///
 /// # Errors
 /// `RUN_ALREADY_ACTIVE` when the session's run is running or being made; `CLOSING` when the process ends.

@@ -43,9 +43,9 @@ pub enum From {
     CompactTo(u64),
     /// At this event.
     Event(u64),
-    /// Behind the frame that counts so many events, with nothing told again.
+    /// Behind the frame with this number, with nothing sent again.
     After(u64),
-    /// The same, rewound; see the module.
+    /// Behind the frame with this number, rewound; see the module.
     Rewind(u64),
 }
 
@@ -122,7 +122,7 @@ impl FrameReader {
         });
         let mut own = Vec::new();
         if protocol == Protocol::AiSdk && !matches!(from, From::After(_)) {
-            // Of a stream that does not begin at the first event, it is nothing to resume from.
+            // Only where the stream begins at the first event can a reader resume behind `start`.
             if matches!(from, From::Start | From::Event(0) | From::CompactTo(_)) {
                 EventId { run: run.stamp, events: 0 }.write(&mut own);
             }
@@ -305,7 +305,7 @@ pub fn read_live(run: &Run, protocol: Protocol, place: usize, out: &mut Vec<u8>)
     !frames.is_gone(place)
 }
 
-/// Up to which number a reader of the run may say that it has had frames.
+/// The highest number in the ids of the run's frames so far.
 pub fn last_id(run: &Run) -> u64 {
     let length = run.feed.with_log(|log, _| log.len());
     length + run.feed.end().map_or(0, |end| closings(run, &end).len() as u64)
@@ -325,7 +325,7 @@ fn closings(run: &Run, end: &RunEnd) -> Vec<String> {
         Outcome::Answered => {}
         Outcome::Aborted => chunks.push(r#"{"type":"abort"}"#.to_owned()),
         Outcome::Failed(error) => {
-            // The reader of the AI SDK reads nothing behind an error.
+            // Before the error: the AI SDK's reader reads nothing behind it, `finish` included.
             chunks.push(format!(r#"{{"type":"message-metadata",{metadata}}}"#));
             let error = JsonStr::escape(&error);
             chunks.push(format!(r#"{{"type":"error","errorText":"{}"}}"#, error.as_str()));

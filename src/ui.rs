@@ -71,11 +71,12 @@ pub enum UiEvent<'a> {
 /// units.
 pub const MAX_EVENT_BYTES: usize = 128 << 20;
 
-/// After each so many bytes of what tools at work have, it is passed on half as often as before.
+/// After each so many bytes of tools' progress in a run, the pause between two updates doubles. Before
+/// the first so many there is none.
 const PROGRESS_BYTES: usize = 1 << 20;
-/// The pause between two of them after the first so many, halved.
+/// Half the first pause.
 const PROGRESS_PAUSE_MS: u64 = 50;
-/// The pause becomes no longer than 14 hours.
+/// Keeps the pause below 15 hours, and the shift in range.
 const MOST_DOUBLINGS: usize = 20;
 
 /// Where events go.
@@ -172,7 +173,7 @@ pub struct UiState {
     is_at_length_limit: bool,
     /// Why the last chunk that was refused was refused.
     refusal: Option<String>,
-    /// The bytes of what tools at work had, and when the last of it was passed on.
+    /// The bytes of tools' progress that were passed on, and when that was done last.
     progress: (usize, u64),
     /// The ids of the tools that were called and have not come back.
     open_tools: HashSet<JsonString>,
@@ -339,8 +340,8 @@ impl<S: EventSink> Ui<'_, S> {
         self.sink.event(UiEvent::ToolOutputError { tool_call_id: id, error_text });
     }
 
-    /// A tool that is at work has this so far. Nothing of one that is not. Tools may say all that they have
-    /// each time: the more that has become in this run, the less often it is passed on.
+    /// What a tool has so far; ignored where no such call is open. A tool may repeat all of its output with each
+    /// update, which adds up quadratically: the more bytes were passed on in this run, the longer the pauses.
     pub fn tool_progress(&mut self, id: &JsonStr, output: &JsonValue) {
         let (bytes, last_ms) = &mut self.state.progress;
         let pause_ms = match *bytes / PROGRESS_BYTES {

@@ -20,7 +20,7 @@ fuzz_target!(|input: (Option<i32>, bool, bool, bool, &str, &[u8])| {
     let prompt =
         Prompt { agent_session_id: is_subagent.then(|| "k".into()), ..Prompt::default() };
     let errors = if is_full { Errors::Full } else { Errors::Module };
-    // A corpus has no more of its own to choose the form by.
+    // Not an input of its own: that would invalidate the corpus.
     let format = if is_stopped { StoreFormat::Ui } else { StoreFormat::Module };
     let mut both = Both(Balance::default(), Message::new("id", format));
     let mut translator = Translator::new(FormatName::OpenClaw, &prompt, errors);

@@ -29,9 +29,9 @@ pub enum FramesFrom {
     CompactTo,
     /// The given event.
     Event,
-    /// Behind the given event, with nothing told again.
+    /// Behind the given event, with nothing sent again.
     After,
-    /// The same, rewound.
+    /// Behind the given event, rewound to where open parts began.
     Rewind,
 }
 

@@ -219,8 +219,8 @@ impl RunHandle {
         if is_over { OVER } else { 0 }
     }
 
-    /// The number up to which the reader has had frames that was given this SSE id last; null when it is
-    /// no id of this run.
+    /// The number in an SSE id of this run: how far the reader that received it last has read. Null when it
+    /// is no id of this run.
     #[napi(catch_unwind)]
     pub fn resume_point(&self, last_event_id: String) -> Option<f64> {
         let id = EventId::parse(&last_event_id)?;

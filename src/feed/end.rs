@@ -1,4 +1,4 @@
-//! How a run ended, and how its readers are told of that.
+//! How a run ended, and what its readers are sent about that.
 
 use crate::json::{Document, JsonValue};
 use std::sync::Arc;
@@ -38,16 +38,16 @@ pub struct RunEnd {
     pub error: Option<String>,
     /// When, in milliseconds since 1970.
     pub ended_at: u64,
-    /// What the agent said of its model and what that has used, an object.
+    /// What the agent reported of its model and usage: an object.
     pub agent: Option<Arc<JsonValue>>,
     /// The model stopped because its answer is as long as it may be.
     pub is_at_length_limit: bool,
 }
 
-/// How the AI SDK is told of an end.
+/// An end in the terms of the AI SDK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The agent has said what it wanted to say, or as much as it may.
+    /// The answer is complete, or as long as it may be.
     Answered,
     /// Somebody stopped the run.
     Aborted,
@@ -85,7 +85,7 @@ impl RunEnd {
         }
     }
 
-    /// The end as the AI SDK is told of it.
+    /// The end in the terms of the AI SDK.
     pub fn outcome(&self) -> Outcome {
         if self.reason == Reason::Aborted {
             return Outcome::Aborted;
@@ -119,7 +119,7 @@ impl RunEnd {
         }
     }
 
-    /// The metadata of the message of a run that has ended so and had begun at that time.
+    /// The message's metadata once the run, begun at `started_at`, has ended.
     pub fn metadata(&self, started_at: u64) -> JsonValue {
         let Self { ended_at, reason, agent, .. } = self;
         let duration = ended_at.saturating_sub(started_at);
@@ -141,12 +141,12 @@ impl RunEnd {
     }
 }
 
-/// The metadata of the message of a run that has begun at that time, in milliseconds since 1970.
+/// The message's metadata while the run goes on. `started_at`: in milliseconds since 1970.
 pub fn metadata_at_start(started_at: u64) -> JsonValue {
     object(&format!(r#"{{"startedAt":{started_at}}}"#))
 }
 
-/// An object of which the JSON is known to be right.
+/// The object with this JSON, which is known to be valid.
 fn object(json: &str) -> JsonValue {
     Document::parse(json)
         .map_or_else(|_| JsonValue::empty_object(), |document| document.root().into())

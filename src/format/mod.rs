@@ -137,7 +137,7 @@ pub trait Format: Sized {
     /// What the agent printed apart from its stream, for an end without an answer.
     fn last_words(&self) -> Option<&JsonStr>;
 
-    /// What the agent said of its model and what that has used: an object, for the message's metadata.
+    /// What the agent reported of its model and usage: an object, for the message's metadata.
     fn agent(&self) -> Option<&JsonValue>;
 
     /// Has lines skipped that say that they are of these runs of the agent: earlier ones of this session,

@@ -27,7 +27,7 @@ const MAX_OWN_RUNS: usize = 16;
 /// Longer ids, in bytes, are not remembered.
 const MAX_RUN_ID: usize = 256;
 
-/// What is said of the model is kept up to this length, in bytes.
+/// What the agent reports of its model is kept up to this length, in bytes.
 const MAX_AGENT: usize = 64 * 1024;
 
 /// How far above the working directory the package root is looked for.
@@ -46,7 +46,7 @@ pub struct OpenClaw {
     own_runs: Vec<JsonString>,
     /// The texts of the line with the turn's result.
     result: Option<JsonString>,
-    /// What that line says of the model.
+    /// What that line reports of the model.
     agent: Option<JsonValue>,
 }
 

@@ -55,7 +55,7 @@ enum Outcome {
     Error(Arc<JsonValue>),
 }
 
-/// Why a call has no result that the run has ended without.
+/// The error, as JSON, of a call that has no result when the run has ended.
 const INTERRUPTED: &str = "\"interrupted\"";
 
 impl Default for UiForm {
@@ -184,7 +184,7 @@ impl EventSink for UiForm {
                 }
             }
             UiEvent::ReasoningDelta { delta, kept: true, .. } => {
-                // Not before: a status line has none.
+                // Begun here, not at its start: a status line starts a part, too, but has no delta to keep.
                 let place = self
                     .reasoning
                     .unwrap_or_else(|| self.push(Part::Reasoning(TextPart::default())));

@@ -35,7 +35,7 @@ struct Fold {
     new: NewEntries,
     message: Message,
     counts: LineCounts,
-    /// That a chunk was refused was said.
+    /// Whether the warning of a refused chunk was given.
     has_refused: bool,
     /// In the log.
     bytes: usize,
@@ -136,7 +136,7 @@ impl Answer {
         Some(error.to_string_lossy().into_owned())
     }
 
-    /// What the agent said of its model and what that has used.
+    /// What the agent reported of its model and usage.
     pub fn agent(&self) -> Option<Arc<JsonValue>> {
         self.fold.translator.agent().map(|agent| Arc::new(agent.clone()))
     }
@@ -146,7 +146,7 @@ impl Answer {
         self.fold.translator.is_at_length_limit()
     }
 
-    /// The run has ended so: the message says it, too.
+    /// Adds the run's end to the message's metadata.
     pub fn note_end(&mut self, run: &Run, end: &RunEnd) {
         self.fold.message.add_metadata(&end.metadata(run.started_at));
     }
@@ -218,7 +218,7 @@ impl Fold {
         self.keep_limit(now_ms);
     }
 
-    /// Says once a run that a chunk of the agent's was refused.
+    /// Warns, once a run, that a chunk of the agent's was refused.
     fn tell_refusal(&mut self, line: &[u8]) {
         let Some(why) = self.translator.take_refusal() else { return };
         if !std::mem::replace(&mut self.has_refused, true) {

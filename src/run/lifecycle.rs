@@ -120,7 +120,7 @@ pub(crate) async fn drive<I: Input>(
         Start::Started(mut input) => {
             task.phase.start();
             missed.into_iter().for_each(|command| task.obey(command, &mut input));
-            // Of what the app had put into it before.
+            // Chunks that the app emitted before the start count, too.
             task.keep_limit(&mut input);
             let end = task.read(input).await;
             task.end(end)

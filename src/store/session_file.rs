@@ -51,8 +51,8 @@ const READ_ATTEMPTS: u32 = 8;
 const QUICK: u64 = 1 << 18;
 /// How much of the end of a longer, unknown history is searched for the id of an appended message. A message that is sent twice is sent twice in a row.
 const TAIL: u64 = 1 << 16;
-/// How much of the end is searched for a message and its answer: first, and at last. To read so much takes
-/// some milliseconds.
+/// How much of a file's end is searched for a message and its answer: at first, and at most. The most takes
+/// some milliseconds to read.
 const NEAREST: u64 = 1 << 18;
 const FARTHEST: u64 = 1 << 24;
 /// How often it is looked whether somebody writes into a replaced file: first and longest pause.
