@@ -57,11 +57,11 @@ export interface RunReader extends AsyncIterable<RunChunk> {
 
 /**
  * Reads a run to its end, over as many connections as that takes: each chunk once. `url` answers as `createRunResponse` with
- * `protocol: "ai-sdk"`, `request` and `resume: "exact"` does; of `protocol: "module"`, which has no ids, a stream that breaks begins
- * again. Ends at once where there is no run (204) and no `lastEventId` was given.
+ * `protocol: "ai-sdk"`, `request` and `resume: "exact"` does; of `protocol: "module"`, which has no ids, the end of the bytes is the
+ * end, and a connection that breaks is an error. Ends at once where there is no run (204) and no `lastEventId` was given.
  *
- * Reading throws a {@link RunStreamError} when the run can no longer be resumed or the session has another one by now, and when the
- * server refuses. 5xx, 408 and 429 are tried again while reconnecting, up to the eighth in a row. A request that fails without a
+ * Reading throws a {@link RunStreamError} when the run can no longer be resumed or the session has another one by now, when the route
+ * does not resume, and when the server refuses. 5xx, 408, 429 and pages are tried again, up to the eighth in a row. A request that fails without a
  * response, for whatever reason, is tried for ever, with pauses of 0.125 to 10 s.
  *
  * @throws `TypeError` for a `silenceMs` that is no number above 0.
@@ -94,8 +94,8 @@ export interface RunChatTransportOptions {
  * A run that was aborted, in this tab or elsewhere, ends the stream with an `AbortError`, which the chat takes for a stop
  * (`isAbort`). What cannot be resumed ends it with a {@link RunStreamError}: the chat's `error`.
  *
- * A request whose response is lost is not sent twice: the run that answers the message is looked for (`x-run-user-message`, so
- * `startRun` must be given the `userMessage`), and if there is none, the error is the chat's.
+ * A request whose response is lost is not sent twice. Of a new message, the run that answers it is looked for
+ * (`x-run-user-message`, so `startRun` must be given the `userMessage`); if there is none, the error is the chat's.
  */
 export class RunChatTransport<Message = any> {
   constructor(options?: RunChatTransportOptions);

@@ -8,7 +8,7 @@ const LONGEST_PAUSE_MS = 10_000;
 /** How often a silence is checked for, by the clock: timers stand still in a laptop that sleeps. */
 const LOOK_MS = 5_000;
 /** How many errors of the server in a row end the tries. A network that is away is tried for ever. */
-const SERVER_ERRORS = 8;
+const MAX_TRIES = 8;
 /** Tries to find the run of a message whose request was lost. */
 const SEARCHES = 4;
 const DEFAULT_SILENCE_MS = 40_000;
@@ -55,13 +55,14 @@ function pause(attempt, signal) {
   });
 }
 
-/** Throws what the server answers instead of a run. An HTML page is no run, whatever its status. */
-async function check(response) {
+/** Throws what the server answers instead of a run. What is of one of the `others` types is no run, whatever its status. */
+async function check(response, silenceMs, signal, others = /html|json/) {
   const { ok, status, headers } = response;
-  const isPage = /html/.test(headers.get('content-type'));
-  if (ok && !isPage) return;
-  const text = await response.text().catch(noop);
-  throw new RunStreamError((!isPage && text) || `The server answered ${status}${isPage ? ' with a page' : ''}`, status);
+  const type = headers.get('content-type');
+  const isOther = ok && others.test(type);
+  if (ok && !isOther) return;
+  const text = !isOther && !/html/.test(type) && (await within(silenceMs, signal, response.text()).catch(noop));
+  throw new RunStreamError(text || `The server answered ${status}${isOther ? ` with ${type}` : ''}`, status);
 }
 
 /** What `work` gives, unless that takes too long by the clock, or the signal, if there is one, is aborted. */
@@ -76,7 +77,7 @@ function within(silenceMs, signal, work) {
     const abort = end(() => reject(abortError()));
     const timer = setInterval(
       () => {
-        if (Date.now() - since >= silenceMs) end(reject)(new Error(`nothing came for ${silenceMs} ms`));
+        if (Math.abs(Date.now() - since) >= silenceMs) end(reject)(new Error(`nothing came for ${silenceMs} ms`));
       },
       Math.min(silenceMs, LOOK_MS),
     );
@@ -107,41 +108,14 @@ function parser(onFrame) {
   };
 }
 
-/** How much of the run has been delivered: of each text its length, of the rest the number of chunks. */
-class Told {
-  constructor(other) {
-    this.texts = new Map(other?.texts);
-    this.others = other?.others ?? 0;
-  }
-
-  /** Counts the chunk. Returns what of it goes beyond `had`, which it counts as well: the chunk, a part of it, or nothing. */
-  beyond(had, chunk) {
-    const { id, delta } = chunk;
-    if (typeof delta !== 'string') {
-      this.others += 1;
-      if (this.others <= had.others) return undefined;
-      had.others = this.others;
-      return chunk;
-    }
-    const before = this.texts.get(id) ?? 0;
-    const known = had.texts.get(id) ?? 0;
-    const now = before + delta.length;
-    this.texts.set(id, now);
-    if (now <= known) return undefined;
-    had.texts.set(id, now);
-    return before < known ? { ...chunk, delta: delta.slice(known - before) } : chunk;
-  }
-}
-
 /**
  * The chunks of a run to its end. `connect(lastEventId, signal)` asks for them; `first` is an answer that is there already.
  * `reader.lastEventId` is kept up to date.
  */
 async function* follow(reader, connect, { silenceMs, signal, onReconnect }, first) {
-  const had = new Told();
   let response = first;
-  let messageId;
-  let runId;
+  let hasBegun = false;
+  let runId = reader.lastEventId?.split('-')[0];
   let attempt = 0;
   let serverErrors = 0;
   for (;;) {
@@ -152,55 +126,47 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
     try {
       response ??= await within(silenceMs, signal, connect(reader.lastEventId, connection.signal));
       if (response.status === 204) {
-        if (attempt === 0 && reader.lastEventId === undefined) return;
+        if (runId === undefined) return;
         throw new RunStreamError('The run can no longer be resumed: load the messages', 204);
       }
-      await check(response);
+      await check(response, silenceMs, signal);
       const id = response.headers.get('x-run-id') ?? runId;
       if (runId !== undefined && id !== runId) throw anotherRun();
       runId = id;
       bytes = response.body.getReader();
-      let chunks = [];
-      const parse = parser((eventId, data) => chunks.push([eventId, data]));
+      let frames = [];
+      const parse = parser((...frame) => frames.push(frame));
       const decoder = new TextDecoder();
-      let told;
-      let isOver = false;
-      while (!isOver) {
+      for (;;) {
         const { value, done } = await within(silenceMs, signal, bytes.read());
         if (done) break;
+        const text = decoder.decode(value, { stream: true });
         // Heartbeats, too: a run may be quiet for longer than any connection lasts.
-        attempt = serverErrors = 0;
-        parse(decoder.decode(value, { stream: true }));
-        const ready = chunks;
-        chunks = [];
+        if (/^(:|id|data)/m.test(text)) attempt = serverErrors = 0;
+        parse(text);
+        const ready = frames;
+        frames = [];
         for (const [eventId, data] of ready) {
-          let chunk;
-          if (data === '[DONE]') isOver = true;
-          else if (data !== undefined) {
-            chunk = JSON.parse(data);
-            if (chunk.type === 'start') {
-              if (messageId !== undefined && chunk.messageId !== messageId) throw anotherRun();
-              // Replayed from the beginning: what was delivered is left out.
-              told = new Told();
-              messageId = chunk.messageId;
-            }
-            told ??= new Told(had);
-            chunk = told.beyond(had, chunk);
-            isOver = chunk?.type === 'finish';
-          }
-          if (eventId !== undefined) reader.lastEventId = eventId;
-          if (chunk !== undefined) yield chunk;
-          if (isOver) return;
+          const isEnd = data === '[DONE]';
+          const chunk = data && !isEnd ? JSON.parse(data) : undefined;
+          // Another run's, or of a route that cannot resume: nothing is to be read twice.
+          if (hasBegun && chunk?.type === 'start') throw anotherRun();
+          hasBegun ||= chunk !== undefined;
+          reader.lastEventId = eventId ?? reader.lastEventId;
+          runId ??= eventId?.split('-')[0];
+          if (chunk) yield chunk;
+          if (isEnd || chunk?.type === 'finish') return;
         }
       }
       // Of a stream without ids the end of the bytes is the end.
-      if (isOver || (reader.lastEventId === undefined && told !== undefined && messageId === undefined)) return;
-      cause = new Error('the connection ended early');
+      if (hasBegun && reader.lastEventId === undefined) return;
+      cause = new Error('the connection ended');
     } catch (error) {
       if (signal.aborted) throw abortError();
-      const isPassing = attempt > 0 && isServers(error) && (serverErrors += 1) < SERVER_ERRORS;
-      if (!isPassing && (error instanceof RunStreamError || error instanceof SyntaxError)) throw error;
       cause = error;
+      const isPassing = isServerError(error) && (serverErrors += 1) < MAX_TRIES;
+      const cannotResume = hasBegun && reader.lastEventId === undefined;
+      if (!isPassing && (cannotResume || error instanceof RunStreamError || error instanceof SyntaxError)) throw error;
     } finally {
       unlink();
       bytes?.cancel().catch(noop);
@@ -214,8 +180,8 @@ async function* follow(reader, connect, { silenceMs, signal, onReconnect }, firs
 }
 
 /** Whether the server may recover from it. An error with status 200 is a page, such as a captive portal's. */
-const isServers = ({ status }) => status >= 500 || status === 408 || status === 429 || status === 200;
-const anotherRun = () => new RunStreamError('The chat has another run: load the messages');
+const isServerError = ({ status }) => status >= 500 || status === 408 || status === 429 || status === 200;
+const anotherRun = () => new RunStreamError('Another run, or a route that does not resume: load the messages');
 
 const resolved = async (value, argument) => (typeof value === 'function' ? value(argument) : value);
 
@@ -261,29 +227,32 @@ class RunChatTransport {
   }
 
   async sendMessages({ chatId, messages, abortSignal, trigger, messageId, headers, body }) {
-    // Which is to stop the run before this one, and else would have this message refused.
-    await this.#stopping.get(chatId);
+    const { api, silenceMs } = this.#options;
+    // The stop is for the run before this one, and else would have this message refused.
+    await within(silenceMs, abortSignal, Promise.resolve(this.#stopping.get(chatId))).catch(noop);
     if (abortSignal?.aborted) throw abortError();
     const post = new AbortController();
-    const said = { ...body, id: chatId, messages, trigger, messageId };
-    const sent = this.#post(this.#options.api, headers, said, { signal: post.signal });
+    const request = { ...body, id: chatId, messages, trigger, messageId };
+    const sent = this.#post(api, headers, request, { signal: post.signal });
     return this.#read(chatId, headers, abortSignal, sent, async (signal) => {
-      const { silenceMs } = this.#options;
       const response = await within(silenceMs, signal, sent).catch((error) => {
         // Unless it was stopped: what is on its way is to arrive before the stop does.
         if (!signal.aborted) post.abort();
+        // A run that is there answers the message as it was before.
+        if (messageId || trigger === 'regenerate-message') throw error;
         return this.#search(chatId, messages.at(-1)?.id, headers, signal, error);
       });
-      await check(response);
+      await check(response, silenceMs, signal);
       if (response.status !== 204) return response;
       throw new RunStreamError('The message was answered before: load the messages', 204);
     });
   }
 
   async reconnectToStream({ chatId, abortSignal, headers }) {
+    const { silenceMs } = this.#options;
     return this.#read(chatId, headers, abortSignal, undefined, async (signal) => {
-      const response = await within(this.#options.silenceMs, signal, this.#connect(chatId, headers, undefined, signal));
-      await check(response);
+      const response = await within(silenceMs, signal, this.#connect(chatId, headers, undefined, signal));
+      await check(response, silenceMs, signal);
       return response.status === 204 ? null : response;
     });
   }
@@ -294,12 +263,14 @@ class RunChatTransport {
   }
 
   async stop(chatId, { headers } = {}) {
+    const { silenceMs } = this.#options;
     const url = await this.#url('stop', chatId);
     for (let attempt = 1; ; attempt++) {
       try {
-        return await check(await this.#post(url, headers, { id: chatId }, { keepalive: true }));
+        const post = this.#post(url, headers, { id: chatId }, { keepalive: true });
+        return await check(await within(silenceMs, undefined, post), silenceMs, undefined, /html/);
       } catch (error) {
-        if (attempt >= SERVER_ERRORS || (error instanceof RunStreamError && !isServers(error))) throw error;
+        if (attempt >= MAX_TRIES || (error instanceof RunStreamError && !isServerError(error))) throw error;
       }
       await pause(attempt);
     }
@@ -333,22 +304,22 @@ class RunChatTransport {
     const before = this.#readers.get(chatId);
     const stopped = new AbortController();
     this.#readers.set(chatId, stopped);
-    const isLast = () => this.#readers.get(chatId) === stopped;
-    const stopUnlessReplaced = async () => {
+    const stopUnlessReplaced = async (last) => {
       await new Promise((resolve) => setTimeout(resolve));
-      if (!isLast()) return;
-      // A run that is about to begin is stopped when it has begun.
-      if (sent) await within(this.#options.silenceMs, undefined, sent).catch(noop);
-      await this.stop(chatId, { headers }).catch(console.error);
+      if (this.#readers.get(chatId) !== last) return;
+      // A run that is about to begin is stopped when it has begun; where the message was refused, it is another's.
+      const response = sent && (await within(this.#options.silenceMs, undefined, sent).catch(noop));
+      if (response?.ok !== false) await this.stop(chatId, { headers }).catch(console.error);
     };
     const unlisten = onAbort(chatSignal, () => {
       stopped.abort();
-      if (isLast()) this.#stopping.set(chatId, stopUnlessReplaced());
+      this.#stopping.set(chatId, stopUnlessReplaced(this.#readers.get(chatId)));
     });
     const unlink = () => {
       unlisten();
       // The one before may still be reading.
-      if (isLast() && !stopped.signal.aborted) this.#readers.set(chatId, before);
+      const isLast = this.#readers.get(chatId) === stopped;
+      if (isLast && !stopped.signal.aborted) this.#readers.set(chatId, before);
     };
     let stream = null;
     try {
@@ -400,13 +371,15 @@ class RunChatTransport {
             if (isAborted) throw abortError();
             controller.close();
           } catch (error) {
-            controller.error(error);
+            controller.error(isAborted ? abortError() : error);
           }
           unlink();
         },
         cancel() {
           unlink();
           stopped.abort();
+          chunks.return().catch(noop);
+          first.body.cancel().catch(noop);
         },
       },
       { highWaterMark: 0 },

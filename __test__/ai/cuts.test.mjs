@@ -72,16 +72,6 @@ describe('RunChatTransport', () => {
     expect(await wrongCuts(cuts, joined((at) => () => ({ 'x-cut': at, 'x-cut-how': 'lost' })))).toEqual(none(cuts));
   });
 
-  it.each([
-    ['frame by frame', { replay: true }],
-    ['compactly', { replay: 'compact' }],
-  ])('leaves out what a server tells again that knows no cursor, %s', async (_how, options) => {
-    const cuts = someCuts(kept.runs, 6);
-    // The cursor of this server is none of a run.
-    const headers = { 'x-options': JSON.stringify({ ...options, lastEventId: 'none' }), 'x-through': 'response' };
-    expect(await wrongCuts(cuts, joined((at) => cutOnce(at, 'lost', headers)))).toEqual(none(cuts));
-  });
-
   it('joins a stream that was resumed after a reload', async () => {
     const cuts = someCuts(kept.runs, 6);
     const reloaded = async ({ run, at }) => {

@@ -76,8 +76,8 @@ it.each([
 });
 
 it.each([
-  ['a page in the place of the answer', page(200), { status: 200, message: 'The server answered 200 with a page' }],
-  ["a proxy's page", page(502), { status: 502, message: 'The server answered 502 with a page' }],
+  ['a page in the place of the answer', page(200), { status: 200, message: 'The server answered 200 with text/html; charset=utf-8' }],
+  ["a proxy's page", page(502), { status: 502, message: 'The server answered 502' }],
   ['an error', failing(500, 'no agent'), { status: 500, message: 'no agent' }],
   ['an error without a word', failing(403, ''), { status: 403, message: 'The server answered 403' }],
 ])('%s is an error at once', async (_what, answer, error) => {
@@ -91,8 +91,8 @@ it.each([
 
 it.each([
   ['a session that may no longer be read', [failing(403, 'not yours')], { status: 403, message: 'not yours' }],
-  ['the run of another message', [ended(from(0).replaceAll('"answer"', '"other"'))], { message: expect.stringContaining('another run') }],
-  ['another run', [(response) => response.writeHead(200, { ...EVENTS, 'x-run-id': '8' }).end(from(3))], { message: expect.stringContaining('another run') }],
+  ['the run of another message', [ended(from(0).replaceAll('"answer"', '"other"'))], { message: expect.stringContaining('Another run') }],
+  ['another run', [(response) => response.writeHead(200, { ...EVENTS, 'x-run-id': '8' }).end(from(3))], { message: expect.stringContaining('Another run') }],
   ['no run', [failing(204, '')], { status: 204, message: expect.stringContaining('load the messages') }],
 ])('%s in the place of the rest is an error at once', async (_what, answers, error) => {
   const { api, requests } = await scripted(lost(from(0, 4)), ...answers);
@@ -135,17 +135,74 @@ it.each([1, 2, 3, 7])('reads a stream that comes %i bytes at a time', async (siz
   isWhole(await ask('/api/chat', { fetch: async () => new Response(body(), { headers: EVENTS }) }));
 });
 
-it('leaves out what is told again in other pieces', async () => {
-  const merged = [
-    frames[0],
-    frames[1],
-    `id: 7-4\ndata: ${JSON.stringify({ type: 'text-delta', id: 't', delta: 'Grüße, 世界 🙂' })}\n\n`,
-    ...frames.slice(5),
-  ];
+it('a route that does not resume is an error, not a doubled answer', async () => {
   for (let cut = 1; cut < frames.length; cut++) {
-    const { api } = await scripted(lost(from(0, cut)), ended(merged.join('')));
-    isWhole(await ask(api));
+    const { api } = await scripted(lost(from(0, cut)), ended(from(0)));
+    const chat = await ask(api);
+    expect(chat.error).toBeInstanceOf(client.RunStreamError);
+    expect(chat.error.message).toContain('a route that does not resume');
+    const text = chat.messages[1].parts.map((part) => part.text).join('');
+    expect(WHOLE.startsWith(text), text).toBe(true);
   }
+});
+
+it('a run that is told in JSON is none', async () => {
+  const { api, requests } = await scripted(failing(200, '{"active":false}', { 'content-type': 'application/json' }));
+  const chat = await ask(api);
+  expect(chat.error).toMatchObject({ name: 'RunStreamError', status: 200, message: 'The server answered 200 with application/json' });
+  expect(requests).toHaveLength(1);
+});
+
+it.each([
+  ['a question that is asked again', (chat) => chat.regenerate()],
+  ['a question that is changed', (chat) => chat.sendMessage({ text: 'another question', messageId: chat.messages[0].id })],
+])('the answer before is not taken for that of %s, whose request is lost', async (_what, again) => {
+  const { api, requests } = await scripted(ended(from(0)), (response) => response.destroy(), (response) => {
+    response.writeHead(200, { ...EVENTS, 'x-run-user-message': 'any' }).end(from(0));
+  });
+  const chat = await ask(api);
+  await again(chat);
+  expect(chat.error).toBeDefined();
+  expect(requests.map(({ method }) => method)).toEqual(['POST', 'POST']);
+});
+
+it('a stop whose request goes nowhere is sent again, and holds up no other message for longer than a silence', async () => {
+  let stops = 0;
+  let posts = 0;
+  const fetchOf = async (url, init) => {
+    if (String(url).endsWith('/stop')) {
+      stops += 1;
+      return stops === 1 ? new Promise(() => {}) : new Response(null, { status: 204 });
+    }
+    posts += 1;
+    return new Response(posts === 1 ? new ReadableStream({}) : from(0), { headers: { 'content-type': 'text/event-stream' } });
+  };
+  const chat = new Chat({ id: 'odd', transport: new client.RunChatTransport({ api: 'http://x/api', fetch: fetchOf, silenceMs: 200 }) });
+  const first = chat.sendMessage({ text: 'one' });
+  await until(() => posts === 1, 'it was sent');
+  await chat.stop();
+  await first;
+  await chat.sendMessage({ text: 'two' });
+  expect(posts).toBe(2);
+  await until(() => stops === 2, 'the stop was sent again');
+});
+
+it('a message that is refused stops nothing when it is given up', async () => {
+  const asked = [];
+  let answer;
+  const fetchOf = (url) => {
+    asked.push(String(url));
+    return new Promise((resolve) => (answer = resolve));
+  };
+  const chat = new Chat({ id: 'odd', transport: new client.RunChatTransport({ api: 'http://x/api', fetch: fetchOf }) });
+  const sent = chat.sendMessage({ text: 'one' });
+  await until(() => asked.length === 1, 'it was sent');
+  const stopped = chat.stop();
+  answer(new Response('being answered in another tab', { status: 409 }));
+  await Promise.all([sent, stopped]);
+  // After what a stop waits for.
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  expect(asked).toEqual(['http://x/api']);
 });
 
 it('a fetch that throws, and headers that do, are a network that is away', async () => {
