@@ -49,7 +49,7 @@ export interface ReadRunOptions {
 /** A chunk of the UI message stream, or an event of the module's protocol. */
 export type RunChunk = { type: string } & Record<string, any>;
 
-/** The chunks of a run. */
+/** The chunks of a run, to be read once: who begins anew goes on where the one before was. */
 export interface RunReader extends AsyncIterable<RunChunk> {
   /** The id of the last frame that was read, to go on with later. */
   readonly lastEventId: string | undefined;

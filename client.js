@@ -6,7 +6,7 @@
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 10_000;
 /** How often a silence is checked for, by the clock: timers stand still in a laptop that sleeps. */
-const LOOK_MS = 5_000;
+const CHECK_MS = 5_000;
 /** How many errors of the server in a row end the tries. A network that is away is tried for ever. */
 const MAX_TRIES = 8;
 /** Tries to find the run of a message whose request was lost. */
@@ -79,7 +79,7 @@ function within(silenceMs, signal, work) {
       () => {
         if (Math.abs(Date.now() - since) >= silenceMs) end(reject)(new Error(`nothing came for ${silenceMs} ms`));
       },
-      Math.min(silenceMs, LOOK_MS),
+      Math.min(silenceMs, CHECK_MS),
     );
     onAbort(signal, abort);
     work.then(end(resolve), end(reject));
@@ -194,7 +194,7 @@ async function headersOf(...sources) {
   return all;
 }
 
-const cursor = (lastEventId) => lastEventId !== undefined && { 'last-event-id': lastEventId };
+const cursorHeader = (lastEventId) => lastEventId !== undefined && { 'last-event-id': lastEventId };
 
 function checkSilence(silenceMs = DEFAULT_SILENCE_MS) {
   if (!(silenceMs > 0)) throw new TypeError('silenceMs: must be above 0 ms');
@@ -206,10 +206,11 @@ function readRun(url, { lastEventId, headers, fetch, silenceMs, signal, onReconn
   const reader = { lastEventId: lastEventId ?? undefined };
   const connect = async (id, connected) =>
     (fetch ?? globalThis.fetch)(url, {
-      headers: await headersOf(headers, cursor(id)),
+      headers: await headersOf(headers, cursorHeader(id)),
       signal: connected,
     });
-  reader[Symbol.asyncIterator] = () => follow(reader, connect, options);
+  const chunks = follow(reader, connect, options);
+  reader[Symbol.asyncIterator] = () => chunks;
   return reader;
 }
 
@@ -293,7 +294,7 @@ class RunChatTransport {
   }
 
   async #connect(chatId, headers, lastEventId, signal) {
-    return this.#fetch(await this.#url('stream', chatId), headers, cursor(lastEventId), { signal });
+    return this.#fetch(await this.#url('stream', chatId), headers, cursorHeader(lastEventId), { signal });
   }
 
   /**

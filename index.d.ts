@@ -208,7 +208,8 @@ export interface ActiveRun {
   readonly abortController: AbortController;
   /**
    * Puts a chunk into the stream, between what the agent prints: it is numbered, replayed, delivered to subscribers, and stored with
-   * {@link Settings.storeFormat} `"ui"` unless it is `transient`. Not an own member of the object.
+   * {@link Settings.storeFormat} `"ui"` unless it is `transient`. It counts towards {@link Settings.maxRunBytes} a moment later, so an
+   * app that emits much in one tick bounds that itself. Not an own member of the object.
    *
    * @returns Whether it was taken: `false` once the agent has ended.
    * @throws `INVALID_ARGUMENT` for a chunk that readers of `ai` 5, 6 or 7 would refuse.
@@ -286,7 +287,7 @@ export interface AnswerParams extends StartRunParams {
   /**
    * The user's message, to be stored before the agent is started, as {@link persistUserMessage} does it: if the session's run is
    * running, nothing is stored. With the id of a message that is being answered, or was answered within
-   * {@link Settings.cleanupGraceMs}, the call starts nothing and returns that run; with that of one answered before, it returns
+   * {@link Settings.cleanupGraceMs}, the call starts nothing and returns that run, however it has ended; with that of one answered before, it returns
    * `null`: load the messages. A message is answered when an assistant's message comes after it, also one that a dead server has left
    * unfinished. So the call can be made again when its answer was lost. Of a long history that this process has not read, the last
    * 16 MiB are searched for the message.

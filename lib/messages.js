@@ -9,7 +9,7 @@ const { getHub } = require('./hub.js');
 const { defaultStoreDir } = require('./settings.js');
 
 /** Members that are this package's to write. */
-const OWN_MEMBERS = new Set(['id', 'role', 'content', 'parts', 'timestamp', '_streaming']);
+const OWN_MEMBERS = new Set(['role', 'timestamp', '_streaming']);
 
 /** A user's message as it is stored: its id, and its JSON up to the time and the closing brace, which the native part adds. */
 function userLine(name, message) {

@@ -63,7 +63,7 @@ function pick(part, names) {
 }
 
 /** Removes optional members whose value the SDK would refuse. */
-function withChecked(part) {
+function withoutInvalidMembers(part) {
   if (part.state !== undefined && part.state !== 'streaming' && part.state !== 'done') delete part.state;
   for (const name of ['id', 'filename', 'title']) {
     if (part[name] !== undefined && !isString(part[name])) delete part[name];
@@ -78,13 +78,13 @@ function ofModuleTool({ toolCallId, toolName, args, result, errorText }, isGrowi
   const input = args ?? {};
   // It keeps the first error beside a later result.
   if (result !== undefined) return { ...part, state: 'output-available', input, output: result };
-  if (errorText !== undefined) return { ...part, state: 'output-error', input, errorText: errorOf(errorText) };
+  if (errorText !== undefined) return { ...part, state: 'output-error', input, errorText: errorTextOf(errorText) };
   return isGrowing
     ? { ...part, state: 'input-available', input }
     : { ...part, state: 'output-error', input, errorText: INTERRUPTED };
 }
 
-function errorOf(error) {
+function errorTextOf(error) {
   if (isString(error)) return error;
   try {
     return JSON.stringify(error);
@@ -122,7 +122,7 @@ function ofTool(part, isGrowing) {
   if (typeof checked.preliminary !== 'boolean') delete checked.preliminary;
   if (state !== 'input-streaming' && !('input' in checked)) checked.input = {};
   if (state === 'output-available' && !('output' in checked)) checked.output = null;
-  if (state === 'output-error') checked.errorText = errorOf(part.errorText ?? INTERRUPTED);
+  if (state === 'output-error') checked.errorText = errorTextOf(part.errorText ?? INTERRUPTED);
   if (typeof part.providerExecuted === 'boolean') checked.providerExecuted = part.providerExecuted;
   // Some providers refuse a call that comes back without it.
   const { callProviderMetadata } = part;
@@ -144,7 +144,7 @@ function ofPart(part, isGrowing) {
   if (!Object.hasOwn(PARTS, type)) return undefined;
   const { needs, may } = PARTS[type];
   if (!needs.every((name) => isString(part[name]))) return undefined;
-  const checked = withChecked(pick(part, ['type', ...needs, ...may]));
+  const checked = withoutInvalidMembers(pick(part, ['type', ...needs, ...may]));
   if (checked.state === 'streaming' && !isGrowing) checked.state = 'done';
   return checked;
 }

@@ -135,6 +135,7 @@ pub(crate) fn new_id() -> u32 {
 /// `CLOSING` when the process ends.
 pub(crate) fn add(run: &Arc<Run>, place: Reservation) -> Result<()> {
     debug_assert_eq!(place.session, run.session);
+    // Its end takes the lock: an argument ends after all variables, and so after the guard.
     let mut runs = lock();
     runs.check_free(&run.session)?;
     runs.pasts.note_stamp(&run.session, run.stamp);

@@ -21,6 +21,7 @@ use crate::{
     json::JsonStr,
     pages::Mapped,
     run::Run,
+    ui::INTERRUPTED,
 };
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -315,7 +316,8 @@ pub fn last_id(run: &Run) -> u64 {
 /// ended.
 fn closings(run: &Run, end: &RunEnd) -> Vec<String> {
     let interrupted = |call: &str| {
-        format!(r#"{{"type":"tool-output-error","toolCallId":"{call}","errorText":"interrupted"}}"#)
+        let error = format!(r#""errorText":"{INTERRUPTED}""#);
+        format!(r#"{{"type":"tool-output-error","toolCallId":"{call}",{error}}}"#)
     };
     let mut chunks: Vec<_> =
         run.feed.with_log(|log, _| log.open_calls().map(interrupted).collect());

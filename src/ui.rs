@@ -79,6 +79,9 @@ const PROGRESS_PAUSE_MS: u64 = 50;
 /// Keeps the pause below 15 hours, and the shift in range.
 const MOST_DOUBLINGS: usize = 20;
 
+/// The error of a call without a result, when the run has ended.
+pub const INTERRUPTED: &str = "interrupted";
+
 /// Where events go.
 pub trait EventSink {
     /// Takes an event, after all that came before it.

@@ -39,7 +39,10 @@ impl EventSink for Reader {
         event.write_json(&mut json);
         let json = String::from_utf8(json).expect("events are text");
         assert_eq!(Document::parse(&json).expect(&json).root().stringify(), json);
-        self.events.push(json);
+        // These the module does not have, and its readers are not given.
+        if !matches!(event, UiEvent::ToolProgress { .. } | UiEvent::ExtraChunk(_)) {
+            self.events.push(json);
+        }
         self.message.event(event);
     }
 }

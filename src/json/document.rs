@@ -143,18 +143,16 @@ impl Document {
         self.add(Node::Object(ordered(members.collect())))
     }
 
-    /// Removes the members of all objects in it for which `is_out` holds.
-    pub fn remove_members(&mut self, is_out: impl Fn(&str, Value<'_>) -> bool) {
+    /// Removes the members of all objects in it that are unwanted.
+    pub fn remove_members(&mut self, is_unwanted: impl Fn(&str, Value<'_>) -> bool) {
         for index in 0..self.nodes.len() {
             let Node::Object(members) = &self.nodes[index] else { continue };
-            let is_out = |member: &Member| is_out(member.key.as_str(), self.get(member.value));
-            if !members.iter().any(is_out) {
-                continue;
-            }
-            let stay: Vec<_> = members.iter().map(|member| !is_out(member)).collect();
+            let is_kept =
+                |member: &Member| !is_unwanted(member.key.as_str(), self.get(member.value));
+            let kept: Vec<_> = members.iter().map(is_kept).collect();
             let Node::Object(members) = &mut self.nodes[index] else { continue };
-            let mut stay = stay.into_iter();
-            members.retain(|_| stay.next().unwrap_or(true));
+            let mut kept = kept.into_iter();
+            members.retain(|_| kept.next().unwrap_or(true));
         }
     }
 
@@ -398,6 +396,11 @@ impl<'d> Value<'d> {
     /// Whether it is an array.
     pub fn is_array(self) -> bool {
         matches!(self.node(), Node::Array(_))
+    }
+
+    /// Whether it is an object and no array.
+    pub fn is_record(self) -> bool {
+        matches!(self.node(), Node::Object(_))
     }
 
     /// Whether it is an object or an array: JavaScript's `typeof` says "object" and it is not

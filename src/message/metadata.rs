@@ -33,10 +33,7 @@ fn merge(document: &mut Document, base: NodeId, added: NodeId, depth: usize) -> 
             all.push((key, value));
             continue;
         };
-        let is_object = |id| {
-            let value = document.get(id);
-            value.is_object() && !value.is_array()
-        };
+        let is_object = |id| document.get(id).is_record();
         let are_objects = is_object(all[known].1) && is_object(value) && depth > 0;
         all[known].1 = match are_objects {
             true => merge(document, all[known].1, value, depth - 1),

@@ -4,7 +4,7 @@
 use super::metadata;
 use crate::{
     json::{JsonStr, JsonValue, Rope},
-    ui::{Chunk, EventSink, Kept, UiEvent},
+    ui::{Chunk, EventSink, INTERRUPTED, Kept, UiEvent},
 };
 use std::{collections::HashMap, io, sync::Arc};
 
@@ -43,20 +43,17 @@ struct ToolPart {
     id: Arc<str>,
     name: Arc<str>,
     input: Arc<JsonValue>,
-    result: Outcome,
+    result: ToolResult,
 }
 
 #[derive(Clone, Debug)]
-enum Outcome {
+enum ToolResult {
     Pending,
     /// What it has so far.
     Progress(Arc<JsonValue>),
     Output(Arc<JsonValue>),
     Error(Arc<JsonValue>),
 }
-
-/// The error, as JSON, of a call that has no result when the run has ended.
-const INTERRUPTED: &str = "\"interrupted\"";
 
 impl Default for UiForm {
     fn default() -> Self {
@@ -129,7 +126,7 @@ impl UiForm {
             id: id.as_str().into(),
             name: name.as_str().into(),
             input: Arc::new(input.clone()),
-            result: Outcome::Pending,
+            result: ToolResult::Pending,
         });
         match self.calls.get(id.as_str()) {
             Some(&place) => self.parts[place] = part,
@@ -140,7 +137,7 @@ impl UiForm {
         }
     }
 
-    fn set_result(&mut self, id: &JsonStr, result: Outcome) {
+    fn set_result(&mut self, id: &JsonStr, result: ToolResult) {
         let place = self.calls.get(id.as_str()).copied();
         if let Some(Part::Tool(part)) = place.and_then(|place| self.parts.get_mut(place)) {
             part.result = result;
@@ -203,13 +200,13 @@ impl EventSink for UiForm {
                 self.call(tool_call_id, tool_name, input);
             }
             UiEvent::ToolProgress { tool_call_id, output } => {
-                self.set_result(tool_call_id, Outcome::Progress(Arc::new(output.clone())));
+                self.set_result(tool_call_id, ToolResult::Progress(Arc::new(output.clone())));
             }
             UiEvent::ToolOutputAvailable { tool_call_id, output } => {
-                self.set_result(tool_call_id, Outcome::Output(Arc::new(output.clone())));
+                self.set_result(tool_call_id, ToolResult::Output(Arc::new(output.clone())));
             }
             UiEvent::ToolOutputError { tool_call_id, error_text } => {
-                self.set_result(tool_call_id, Outcome::Error(Arc::new(error_text.clone())));
+                self.set_result(tool_call_id, ToolResult::Error(Arc::new(error_text.clone())));
             }
             UiEvent::Chunk(chunk) | UiEvent::ExtraChunk(chunk) => self.chunk(chunk),
             UiEvent::ReasoningStart { .. }
@@ -235,22 +232,22 @@ impl ToolPart {
         write!(out, r#"{{"type":"tool-{name}","toolCallId":"{id}","state":""#)?;
         let input = format!(r#"","input":{}"#, input.text());
         match result {
-            Outcome::Pending if is_growing => write!(out, r#"input-available{input}}}"#),
-            Outcome::Progress(output) if is_growing => {
+            ToolResult::Pending if is_growing => write!(out, r#"input-available{input}}}"#),
+            ToolResult::Progress(output) if is_growing => {
                 let output = output.text();
                 write!(out, r#"output-available{input},"output":{output},"preliminary":true}}"#)
             }
-            Outcome::Pending | Outcome::Progress(_) => {
-                write!(out, r#"output-error{input},"errorText":{INTERRUPTED}}}"#)
+            ToolResult::Pending | ToolResult::Progress(_) => {
+                write!(out, r#"output-error{input},"errorText":"{INTERRUPTED}"}}"#)
             }
-            Outcome::Output(output) => {
+            ToolResult::Output(output) => {
                 write!(out, r#"output-available{input},"output":{}}}"#, output.text())
             }
-            Outcome::Error(error) if error.text().starts_with('"') => {
+            ToolResult::Error(error) if error.text().starts_with('"') => {
                 write!(out, r#"output-error{input},"errorText":{}}}"#, error.text())
             }
             // The agent may say anything as an error; a `UIMessage` has a string.
-            Outcome::Error(error) => {
+            ToolResult::Error(error) => {
                 let error = JsonStr::escape(error.text());
                 write!(out, r#"output-error{input},"errorText":"{}"}}"#, error.as_str())
             }

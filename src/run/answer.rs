@@ -207,7 +207,7 @@ impl Fold {
             }
         }
         self.counts.last_at = Some(now_ms);
-        self.keep_limit(now_ms);
+        self.check_limit(now_ms);
     }
 
     fn emit(&mut self, chunk: &Chunk, now_ms: u64) {
@@ -215,7 +215,7 @@ impl Fold {
             return;
         }
         self.translator.chunk(chunk, &mut Both(&mut self.new, &mut self.message));
-        self.keep_limit(now_ms);
+        self.check_limit(now_ms);
     }
 
     /// Warns, once a run, that a chunk of the agent's was refused.
@@ -227,7 +227,7 @@ impl Fold {
         }
     }
 
-    fn keep_limit(&mut self, now_ms: u64) {
+    fn check_limit(&mut self, now_ms: u64) {
         let limit = self.settings.max_run_bytes;
         if self.bytes + self.new.bytes() > limit {
             self.is_over_limit = true;

@@ -121,7 +121,7 @@ pub(crate) async fn drive<I: Input>(
             task.phase.start();
             missed.into_iter().for_each(|command| task.obey(command, &mut input));
             // Chunks that the app emitted before the start count, too.
-            task.keep_limit(&mut input);
+            task.stop_if_too_large(&mut input);
             let end = task.read(input).await;
             task.end(end)
         }
@@ -190,13 +190,10 @@ impl Task {
                     continue;
                 }
             };
-            let command = match command {
-                Command::Emit(chunk) => {
-                    self.emit(&chunk);
-                    continue;
-                }
-                command => command,
-            };
+            if let Command::Emit(chunk) = &command {
+                self.emit(chunk);
+                continue;
+            }
             if let Command::Stop(reason, kill_after) = command {
                 self.phase.stop(reason);
                 if self.run.startup.cancel() {
@@ -255,12 +252,12 @@ impl Task {
             self.persistence.changed();
         }
         self.watchdogs.count_lines(self.answer.lines());
-        self.keep_limit(input);
+        self.stop_if_too_large(input);
         None
     }
 
     /// Stops a run that has become larger than it may.
-    fn keep_limit(&mut self, input: &mut impl Input) {
+    fn stop_if_too_large(&mut self, input: &mut impl Input) {
         if self.answer.is_over_limit() {
             self.stop(Reason::TooLarge, self.run.settings.kill_after, input);
         }
@@ -273,7 +270,7 @@ impl Task {
             Command::Hurry => input.hurry(),
             Command::Emit(chunk) => {
                 self.emit(&chunk);
-                self.keep_limit(input);
+                self.stop_if_too_large(input);
             }
         }
     }

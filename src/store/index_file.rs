@@ -258,11 +258,8 @@ impl IndexFile {
             let updated = |entry: &Value<'_>| {
                 entry.get("updatedAt").and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY)
             };
-            let mut entries: Vec<_> = document
-                .root()
-                .items()
-                .filter(|item| item.is_object() && !item.is_array())
-                .collect();
+            let mut entries: Vec<_> =
+                document.root().items().filter(|item| item.is_record()).collect();
             // Stable: entries of the same time stay in the index's order.
             entries.sort_by(|a, b| updated(b).total_cmp(&updated(a)));
             let texts: Vec<_> = entries.into_iter().map(Value::stringify).collect();

@@ -953,7 +953,7 @@ mod concurrency {
     }
 
     #[test]
-    fn a_process_killed_at_work_leaves_whole_lines_and_no_lock() {
+    fn a_process_killed_at_work_leaves_no_lock_and_whole_lines_but_for_one_it_was_appending() {
         let fixture = Fixture::new();
         // The system may leave a line of which it has written one page and not the next.
         let mut cut = Vec::new();

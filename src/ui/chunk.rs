@@ -50,7 +50,7 @@ impl Chunk {
     fn read_any(value: RawValue<'_>) -> Result<Self, String> {
         let mut document = Document::from_raw(value);
         let chunk = Members(document.root());
-        if !is_record(chunk.0) {
+        if !chunk.0.is_record() {
             return Err("must be an object".to_owned());
         }
         let name = chunk.text("type")?;
@@ -85,7 +85,7 @@ impl Chunk {
             "message-metadata" => {
                 chunk.allow(&["type", "messageMetadata"])?;
                 let metadata = chunk.0.get("messageMetadata");
-                let metadata = metadata.filter(|&metadata| is_record(metadata));
+                let metadata = metadata.filter(|metadata| metadata.is_record());
                 let metadata = metadata.ok_or("messageMetadata: must be an object")?;
                 let kept = Kept::Metadata(metadata.into());
                 Ok(Self { json: document.root().into(), kept })
@@ -160,14 +160,9 @@ impl<'d> Members<'d> {
     /// Provider metadata: an object whose members are objects.
     fn optional_objects(self, name: &str) -> Result<(), String> {
         let Some(value) = self.0.get(name) else { return Ok(()) };
-        let are_objects = is_record(value) && value.members().all(|(_, of)| is_record(of));
+        let are_objects = value.is_record() && value.members().all(|(_, of)| of.is_record());
         are_objects.then_some(()).ok_or_else(|| format!("{name}: must be an object of objects"))
     }
-}
-
-/// Whether it is an object and no array.
-fn is_record(value: Value<'_>) -> bool {
-    value.is_object() && !value.is_array()
 }
 
 /// An object of the members that are there.
