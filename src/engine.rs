@@ -39,8 +39,9 @@ const LAST_KILLS: Duration = Duration::from_millis(700);
 const LOOK_AT_SPAWNER: Duration = Duration::from_secs(1);
 /// After the time for SIGKILL, how long a deletion waits for those that a stopped agent has left.
 const AFTER_KILL: Duration = Duration::from_secs(2);
-/// How long a start waits for the note of its mark.
-const NOTE_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a start waits for the note of its mark. Without it, the next server does not find what a killed
+/// one has left; a busy disk may take some hundred milliseconds.
+const NOTE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A user's message that is to be stored.
 #[derive(Clone, Debug)]
