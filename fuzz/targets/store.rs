@@ -55,10 +55,11 @@ fuzz_target!(|input: (bool, &[u8])| {
         } else {
             store.add_message(&session, "b", LINE.into(), 1).expect("it can be added");
         }
-        let has = wait(PATIENCE, |attempts| store.still_has(attempts, &session, "b"));
-        assert_eq!(has.expect("it can be read"), Some(true));
+        // First: a message that was not added within three milliseconds waits until somebody reads.
         let read = wait(PATIENCE, |attempts| store.read_messages(attempts, &session));
         assert!(read.expect("it can be read").is_some());
+        let has = wait(PATIENCE, |attempts| store.still_has(attempts, &session, "b"));
+        assert_eq!(has.expect("it can be read"), Some(true));
 
         let written = fs::read(&path).expect("it can be read");
         let mut left = written.split(|&byte| byte == b'\n');
