@@ -477,6 +477,11 @@ impl JsonValue {
         Self(quoted.into())
     }
 
+    /// A value that is written here as `JSON.stringify` prints it.
+    pub(crate) fn canonical(json: String) -> Self {
+        Self(json.into())
+    }
+
     /// The text.
     pub fn text(&self) -> &str {
         &self.0

@@ -343,8 +343,11 @@ impl SessionFile {
     pub fn answer_to(&self, id: &str) -> Result<Option<bool>> {
         let look = || -> io::Result<Option<bool>> {
             let Some(file) = open_to_read(&self.path)? else { return Ok(None) };
-            let size = file.metadata()?.len();
-            let mut reach = NEAREST;
+            let identity = Identity::of(&file)?;
+            if self.is_known_to_lack(&identity, id) {
+                return Ok(None);
+            }
+            let (size, mut reach) = (identity.size, NEAREST);
             loop {
                 let end = read_end(&file, size, reach)?;
                 let is_all = reach >= size;
@@ -358,6 +361,14 @@ impl SessionFile {
             }
         };
         look().map_err(|cause| Error::store("read", &self.path, cause))
+    }
+
+    /// Whether the file, in this state, has no message with this id, as far as that is known without reading.
+    fn is_known_to_lack(&self, identity: &Identity, id: &str) -> bool {
+        let Ok(mut state) = self.try_state() else { return false };
+        state.fold();
+        let known = state.known.as_ref().filter(|_| state.is_at(identity));
+        known.is_some_and(|known| known.layout.candidates(hash_of(id)).is_empty())
     }
 
     /// How many messages the file has. Waits for nobody, and reads no long file.
@@ -1090,12 +1101,14 @@ fn read_end(file: &File, size: u64, most: u64) -> io::Result<Vec<u8>> {
 /// begins with the file's first line.
 fn answer_in(end: &[u8], id: &str, is_all: bool) -> Option<bool> {
     let mut is_answered = false;
-    let mut lines = end.rsplit(|&byte| byte == b'\n').peekable();
-    while let Some(line) = lines.next() {
+    let mut behind = end.len();
+    for start in memchr::memrchr_iter(b'\n', end).map(|at| at + 1).chain([0]) {
         // The first may have begun before.
-        if lines.peek().is_none() && !is_all {
+        if start == 0 && !is_all {
             break;
         }
+        let line = &end[start..behind];
+        behind = start.saturating_sub(1);
         let facts = Facts::of_head(line).or_else(|| Facts::read(line));
         let Some(facts) = facts else { continue };
         if facts.is(id) {

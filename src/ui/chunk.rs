@@ -72,7 +72,7 @@ impl Chunk {
                 chunk.text("url")?;
                 chunk.text("mediaType")?;
                 chunk.optional_objects("providerMetadata")?;
-                Ok(Self::part(document.root()))
+                Ok(Self::part(document.root().into()))
             }
             "source-url" => {
                 chunk.allow(&["type", "sourceId", "url", "title", "providerMetadata"])?;
@@ -80,7 +80,7 @@ impl Chunk {
                 chunk.text("url")?;
                 chunk.optional_text("title")?;
                 chunk.optional_objects("providerMetadata")?;
-                Ok(Self::part(document.root()))
+                Ok(Self::part(document.root().into()))
             }
             "message-metadata" => {
                 chunk.allow(&["type", "messageMetadata"])?;
@@ -97,13 +97,9 @@ impl Chunk {
     /// A file.
     pub fn file(media_type: &JsonStr, url: &JsonStr) -> Self {
         let (media_type, url) = (JsonValue::string(media_type), JsonValue::string(url));
-        let json =
-            format!(r#"{{"type":"file","mediaType":{},"url":{}}}"#, media_type.text(), url.text());
-        // It is what `JSON.stringify` prints, and never fails to be read.
-        Document::parse(&json).map_or_else(
-            |_| Self { json: JsonValue::empty_object(), kept: Kept::Nothing },
-            |document| Self::part(document.root()),
-        )
+        let (media_type, url) = (media_type.text(), url.text());
+        let json = format!(r#"{{"type":"file","mediaType":{media_type},"url":{url}}}"#);
+        Self::part(JsonValue::canonical(json))
     }
 
     /// The chunk as `JSON.stringify` prints it.
@@ -116,8 +112,7 @@ impl Chunk {
         &self.kept
     }
 
-    fn part(chunk: Value<'_>) -> Self {
-        let json = JsonValue::from(chunk);
+    fn part(json: JsonValue) -> Self {
         Self { kept: Kept::Part(json.clone()), json }
     }
 }
